@@ -1,0 +1,3 @@
+"""Detectors: from pictures to boxes, on any engine."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Turn a source URI into decoded frames with their times; used by the decode process."""
+
+__all__: list[str] = []
