@@ -1,0 +1,26 @@
+"""Fixtures that several test modules share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def missing(reason: str) -> None:
+    """Skip on a user's machine; fail where the environment says that nothing may be missing."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{reason} (a skip is refused where CI is set)")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder of real media and weights: $STREAMER_DATA, else ../shared/data."""
+    folder = Path(os.environ.get("STREAMER_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        missing(f"no test data at {folder}; set STREAMER_DATA")
+    return folder
