@@ -1,0 +1,169 @@
+"""Write one file for the whole run, whatever sizes and media clocks its frames have (`--out FILE`).
+
+Frames of another size are letterboxed to that of the first; a media clock that restarts goes on one
+frame period after the last. One per run of a stage; not thread-safe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from streamer.errors import ConfigError, SinkError
+from streamer.overlay import letterbox
+from streamer.planes import Planes
+from streamer.sinks.base import (
+    Canvas,
+    Notice,
+    PictureResized,
+    SegmentStarted,
+    TimelineJoined,
+)
+from streamer.sinks.encoder import TIME_BASE, WriterOptions
+from streamer.sinks.mp4 import Mp4Writer, blank_canvas, segment_ended
+from streamer.sources.base import FrameTimes
+
+
+def check_output(path: Path, *, overwrite: bool, inputs: tuple[Path, ...] = ()) -> None:
+    """Refuse a path that would lose something.
+
+    Only a regular file is ever replaced, only on request, and never one that is read in this run.
+
+    Raises:
+        ConfigError: the name is no MP4's, or what is there must stay.
+    """
+    if path.is_dir():
+        raise ConfigError(
+            f"{path}: this is a folder; name a file in it, such as {path / 'out.mp4'}"
+        )
+    if path.suffix.lower() != ".mp4":
+        raise ConfigError(
+            f"{path}: an output file must end in .mp4; use {path.with_suffix('.mp4')}"
+        )
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path}: there is no folder {path.parent}; make it first")
+    if not path.exists():
+        return
+    if not path.is_file():
+        raise ConfigError(f"{path}: this is no regular file; name another one")
+    if any(source.exists() and path.samefile(source) for source in inputs):
+        raise ConfigError(f"{path}: this is also the input; write to another file")
+    if not overwrite:
+        raise ConfigError(f"{path}: this file exists; name another one, or allow overwriting")
+
+
+def part_path(path: Path, part: int) -> Path:
+    """Name the file of a stage's n-th incarnation, so that a restart keeps what there is."""
+    return path if part == 1 else path.with_name(f"{path.stem}.part{part}{path.suffix}")
+
+
+class SingleFile:
+    """Writes one file; it is made at the first frame, whose size it takes."""
+
+    def __init__(
+        self,
+        path: Path,
+        options: WriterOptions,
+        *,
+        overwrite: bool = False,
+        inputs: tuple[Path, ...] = (),
+        part: int = 1,
+    ) -> None:
+        """Check the path; nothing is written yet.
+
+        Args:
+            path: of the file, ending in .mp4.
+            options: of the encoder.
+            overwrite: True replaces a regular file; anything else is always refused.
+            inputs: files that are read in this run and never replaced.
+            part: which incarnation of the stage this is; from 2 on the file is NAME.partN.mp4.
+
+        Raises:
+            ConfigError: the path or an option can't be used.
+        """
+        options.check()
+        self.path = part_path(path, part)
+        check_output(self.path, overwrite=overwrite, inputs=inputs)
+        self._options, self._overwrite = options, overwrite
+        self._writer: Mp4Writer | None = None
+        self._closed = False
+        self._start_utc_ns = 0
+        self._source_size = (0, 0)
+        self._offset = 0  # from the source's media time to the file's, both in TIME_BASE
+        self._last = -1
+        self._period = round(1 / options.rate / TIME_BASE)
+
+    def blank(self, width: int, height: int) -> Canvas:
+        """Give a canvas of this size with undefined content, to be filled, drawn on and written."""
+        if self._writer is None or (width, height) == (self._writer.width, self._writer.height):
+            return blank_canvas(width, height)
+        return Canvas(Planes.empty(width, height))
+
+    def write(self, canvas: Canvas, times: FrameTimes) -> list[Notice]:
+        """Encode a canvas, letterboxed if need be; it must not be drawn on any more.
+
+        Raises:
+            SinkError: encoder or disk failed; what was flushed plays.
+        """
+        if self._closed:
+            raise SinkError(f"{self.path}: this file was closed")
+        notices: list[Notice] = []
+        writer = self._writer
+        if writer is None:
+            writer = self._writer = self._begin(canvas, times)
+            notices.append(SegmentStarted(self.path, times.capture_ns))
+        canvas = self._fit(canvas, writer, notices)
+        writer.write(canvas, self._map(times, notices))
+        return notices
+
+    def close(self) -> list[Notice]:
+        """Finish the file; safe to call twice and after an error.
+
+        Raises:
+            SinkError: the rest could not be written, told for the first time.
+        """
+        writer = self._writer
+        if writer is None or self._closed:
+            return []
+        self._closed = True
+        writer.close()
+        return [segment_ended(writer, self._start_utc_ns)]
+
+    def _begin(self, canvas: Canvas, times: FrameTimes) -> Mp4Writer:
+        width, height = canvas.planes.width, canvas.planes.height
+        self._source_size = (width, height)
+        self._start_utc_ns = times.capture_ns
+        self._offset = -round(times.pts * times.time_base / TIME_BASE)
+        return Mp4Writer(
+            self.path,
+            self._options,
+            width=width,
+            height=height,
+            start_utc_ns=times.capture_ns,
+            overwrite=self._overwrite,
+        )
+
+    def _fit(self, canvas: Canvas, writer: Mp4Writer, notices: list[Notice]) -> Canvas:
+        """Letterbox a canvas of another size; say so when the size changes."""
+        size, wanted = (canvas.planes.width, canvas.planes.height), (writer.width, writer.height)
+        if size != self._source_size:
+            self._source_size = size
+            notices.append(PictureResized(self.path, from_size=size, to_size=wanted))
+        if size == wanted:
+            return canvas
+        fitted = writer.blank()
+        letterbox(canvas.planes, fitted.planes)
+        return fitted
+
+    def _map(self, times: FrameTimes, notices: list[Notice]) -> FrameTimes:
+        """Give the frame its media time in the file."""
+        source = round(times.pts * times.time_base / TIME_BASE)
+        now = source + self._offset
+        if self._last >= 0 and (times.discontinuity or now <= self._last):
+            now = self._last + self._period
+            self._offset = now - source
+            notices.append(TimelineJoined(self.path, float(now * TIME_BASE)))
+        elif self._last >= 0:
+            self._period = now - self._last
+        self._last = now
+        return replace(times, pts=now, time_base=TIME_BASE)
