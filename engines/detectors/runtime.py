@@ -1,0 +1,184 @@
+"""Turn frames into boxes: feed a detector's engine with planes and decode what it says.
+
+Runs in the infer process, numpy and OpenCV beside the engine. prepare and decode keep no state,
+so several threads may call them while the engine works on other frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.base import Engine
+from engines.detectors.decode import F32, I16, decode, suppress
+from engines.detectors.preprocess import U8, fill_input, place
+from engines.detectors.signature import Signature, recognise
+from engines.errors import EngineMismatch, ModelError
+from engines.load import load_engine
+from engines.zoo import find_model
+
+Outputs = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """Objects in one frame, by falling score.
+
+    boxes_xyxy: (N, 4) float32, pixels of the frame, clipped to it. scores: (N,) float32, 0..1.
+    classes: (N,) int16, indices into the detector's classes.
+    """
+
+    boxes_xyxy: F32
+    scores: F32
+    classes: I16
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+class Detector:
+    """One detector on one engine."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        signature: Signature,
+        *,
+        score: float = 0.1,
+        nms_iou: float = 0.45,
+        only: Sequence[str] | None = None,
+    ) -> None:
+        """Decode an engine as its signature says; usually made by `load`.
+
+        Args:
+            engine: ready to run.
+            signature: how to feed and read it.
+            score: lowest score that is reported; a tracker uses low ones for a second look.
+            nms_iou: highest overlap that two boxes of one class may have.
+            only: names of the classes to report; None is all.
+
+        Raises:
+            ValueError: a threshold is not in 0..1, or the network knows no such class.
+        """
+        if not (0 < score < 1 and 0 < nms_iou <= 1):
+            raise ValueError(
+                f"score must be between 0 and 1 and nms_iou in (0, 1], got {score} and {nms_iou}"
+            )
+        unknown = sorted(set(only or ()) - set(signature.classes))
+        if unknown:
+            raise ValueError(
+                f"classes must be of {', '.join(signature.classes)}, got {', '.join(unknown)}; "
+                "drop them, or choose a detector that knows them"
+            )
+        self.engine = engine
+        self.signature = signature
+        self.score = score
+        self.nms_iou = nms_iou
+        self._wanted = np.array([only is None or name in only for name in signature.classes])
+
+    @classmethod
+    def load(
+        cls,
+        name_or_path: str | Path,
+        *,
+        device: str = "auto",
+        streams: int = 1,
+        threads: int = 1,
+        precision: str | None = None,
+        score: float = 0.1,
+        nms_iou: float = 0.45,
+        only: Sequence[str] | None = None,
+    ) -> Detector:
+        """Load a detector of the zoo by name, or any known ONNX detector by path.
+
+        Raises:
+            ModelError: no such model, a damaged file, or no known kind of detector.
+            EngineUnavailable: nothing here runs on that device.
+            ValueError: an option makes no sense.
+        """
+        path = find_model(name_or_path)
+        engine = load_engine(
+            path, device=device, streams=streams, threads=threads, precision=precision
+        )
+        try:
+            signature = recognise(engine, str(path))
+            return cls(engine, signature, score=score, nms_iou=nms_iou, only=only)
+        except (ModelError, ValueError):
+            engine.close()
+            raise
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names that Detections.classes index."""
+        return self.signature.classes
+
+    @property
+    def max_batch(self) -> int | None:
+        """Frames that one request may hold; None for any number."""
+        return self.signature.max_batch
+
+    def prepare(self, y: U8, u: U8, v: U8, *, matrix: str = "bt601") -> dict[str, NDArray[Any]]:
+        """Scale and convert one frame into a fresh input of the engine."""
+        return self.prepare_batch([(y, u, v)], matrix=matrix)
+
+    def prepare_batch(
+        self, frames: Sequence[tuple[U8, U8, U8]], *, matrix: str = "bt601"
+    ) -> dict[str, NDArray[Any]]:
+        """Scale and convert several frames, of any sizes, into one fresh input of the engine.
+
+        Raises:
+            EngineMismatch: the network takes another number of frames.
+        """
+        if self.max_batch not in (None, len(frames)):
+            raise EngineMismatch(
+                f"{self.signature.family}: batch must be {self.max_batch}, got {len(frames)}; "
+                "send the frames one by one, or export the network with a free batch axis"
+            )
+        image = self.signature.input
+        batch = np.empty((len(frames), 3, self.signature.height, self.signature.width), image.dtype)
+        for out, (y, u, v) in zip(batch, frames, strict=True):
+            fill_input(y, u, v, self.signature, out, matrix=matrix)
+        return {image.name: batch}
+
+    def decode(self, outputs: Outputs, width: int, height: int) -> Detections:
+        """Read the boxes of one frame of width x height pixels."""
+        return self.decode_batch(outputs, [(width, height)])[0]
+
+    def decode_batch(self, outputs: Outputs, sizes: Sequence[tuple[int, int]]) -> list[Detections]:
+        """Read the boxes of a batch; sizes are the frames' (width, height), in their order."""
+        batch = outputs[self.signature.output.name]
+        if len(batch) != len(sizes):
+            raise EngineMismatch(
+                f"{self.signature.family}: sizes must be given for each of {len(batch)} frames, "
+                f"got {len(sizes)}"
+            )
+        return [
+            self._decode_one(output, width, height)
+            for output, (width, height) in zip(batch, sizes, strict=True)
+        ]
+
+    def detect(self, y: U8, u: U8, v: U8, *, matrix: str = "bt601") -> Detections:
+        """Detect objects in one frame and wait for them."""
+        outputs = self.engine.infer(self.prepare(y, u, v, matrix=matrix))
+        return self.decode(outputs, y.shape[1], y.shape[0])
+
+    def close(self) -> None:
+        """Let go of the engine; safe to call twice."""
+        self.engine.close()
+
+    def _decode_one(self, output: F32, width: int, height: int) -> Detections:
+        boxes, scores, classes = decode(
+            output, self.signature, score=self.score, wanted=self._wanted
+        )
+        keep = suppress(boxes, classes, self.nms_iou)
+        at = place(width, height, self.signature)
+        scale = np.array([at.scale_x, at.scale_y] * 2, np.float32)
+        limits = np.array([width, height] * 2, np.float32)
+        boxes = np.minimum(np.maximum(boxes[keep] / scale, np.float32(0)), limits)
+        visible = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)  # a box may lie wholly in the padding
+        return Detections(boxes[visible], scores[keep][visible], classes[keep][visible])

@@ -1,0 +1,154 @@
+"""Run an ONNX network with OpenVINO: on any x86 processor, an Intel GPU or an Intel NPU.
+
+Each of `depth` streams has its own request and its own thread; the compiled network is kept in
+the user's cache folder, so that the second start is faster than the first.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from queue import SimpleQueue
+
+import numpy as np
+import openvino as ov
+
+from engines.base import Array, Arrays, Done, Flights, TensorSpec, check_arrays, zeros
+from engines.errors import EngineFailed, EngineUnavailable, ModelError
+from engines.onnxfile import read_metadata
+
+PRECISIONS = ("f32", "bf16", "f16")
+
+
+class OpenVinoEngine:
+    """One network compiled for one device of OpenVINO."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        device: str = "cpu",
+        streams: int = 1,
+        threads: int = 1,
+        precision: str | None = None,
+        cache: bool = True,
+    ) -> None:
+        """Read and compile a network.
+
+        Args:
+            path: ONNX file.
+            device: "cpu", "gpu" or "npu", with an index where there are several ("gpu.1").
+            streams: requests that run side by side; the depth of `start`.
+            threads: CPU threads inside each stream.
+            precision: "f32", or "bf16" / "f16" where the device is faster with it; None is "f32",
+                so that every machine computes the same.
+            cache: keep the compiled network in $XDG_CACHE_HOME/streamer/openvino.
+
+        Raises:
+            ModelError: the file is missing, damaged, or has an operator that OpenVINO lacks.
+            EngineUnavailable: OpenVINO sees no such device.
+        """
+        self.metadata: Mapping[str, str] = read_metadata(path)
+        self.name, self.device, self.version = "openvino", device, ov.__version__.split("-")[0]
+        self.depth = streams
+        self._where = f"openvino {device}: {Path(path).name}"
+        core = ov.Core()
+        kind = device.upper()
+        if not any(kind in (seen, seen.split(".")[0]) for seen in core.available_devices):
+            raise EngineUnavailable(
+                f"openvino: device must be one of {[d.lower() for d in core.available_devices]}, "
+                f"got {device!r}; install the driver of that device, or use cpu"
+            )
+        options = _options(kind, streams, threads, precision or "f32", cache)
+        try:
+            compiled = core.compile_model(core.read_model(path), kind, options)
+        except RuntimeError as error:
+            raise ModelError(
+                f"{path}: OpenVINO can't compile this network: {_reason(error)}; "
+                "export it again with known operators, or load it with onnxruntime:cpu"
+            ) from error
+        self.inputs = tuple(_spec(port) for port in compiled.inputs)
+        self.outputs = tuple(_spec(port) for port in compiled.outputs)
+        self._requests: SimpleQueue[ov.InferRequest] = SimpleQueue()
+        for _ in range(streams):
+            self._requests.put(compiled.create_infer_request())
+        self._flights = Flights(streams, self._where)
+        self._closed = False
+
+    def infer(self, arrays: Arrays) -> dict[str, Array]:
+        """Run once; waits for a free stream. See Engine.infer."""
+        check_arrays(self._where, self.inputs, arrays)
+        return self._run(arrays)
+
+    def start(self, arrays: Arrays, done: Done) -> None:
+        """Run in the background. See Engine.start."""
+        check_arrays(self._where, self.inputs, arrays)
+        self._flights.start(lambda: self._run(arrays), done)
+
+    def warm_up(self) -> None:
+        """Run once on zeros. See Engine.warm_up."""
+        self.infer(zeros(self.inputs))
+
+    def close(self) -> None:
+        """Wait for what is in flight and let go of the network."""
+        self._flights.close()
+        self._closed = True
+        self._requests = SimpleQueue()
+
+    def _run(self, arrays: Arrays) -> dict[str, Array]:
+        if self._closed:
+            raise EngineFailed(f"{self._where}: the engine is closed; load it again")
+        requests = self._requests
+        request = requests.get()
+        try:
+            request.infer(dict(arrays), share_inputs=True)
+            # Copies: the request's buffers are written again by the next frame.
+            return {
+                spec.name: np.array(request.get_output_tensor(index).data)
+                for index, spec in enumerate(self.outputs)
+            }
+        except RuntimeError as error:
+            raise EngineFailed(f"{self._where}: inference broke: {_reason(error)}") from error
+        finally:
+            requests.put(request)
+
+
+def cache_folder() -> Path:
+    """Where compiled networks are kept."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "streamer" / "openvino"
+
+
+def _options(
+    kind: str, streams: int, threads: int, precision: str, cache: bool
+) -> dict[str, str | int | bool]:
+    if precision not in PRECISIONS:
+        raise ValueError(f"openvino: precision must be one of {PRECISIONS}, got {precision!r}")
+    options: dict[str, str | int | bool] = {"INFERENCE_PRECISION_HINT": precision}
+    if kind == "CPU":
+        options |= {
+            "NUM_STREAMS": streams,
+            "INFERENCE_NUM_THREADS": streams * threads,
+            "ENABLE_CPU_PINNING": False,  # two pinned processes would share cores and leave others
+        }
+    if cache:
+        folder = cache_folder()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            return options  # a read-only home costs a slower start, not the run
+        options["CACHE_DIR"] = str(folder)
+    return options
+
+
+def _spec(port: ov.ConstOutput) -> TensorSpec:
+    shape = port.get_partial_shape()
+    lengths = tuple(None if n.is_dynamic else n.get_length() for n in shape)
+    return TensorSpec(port.get_any_name(), lengths, np.dtype(port.get_element_type().to_dtype()))
+
+
+def _reason(error: RuntimeError) -> str:
+    """Return the last line of OpenVINO's message that says something."""
+    lines = [line.strip(" -") for line in str(error).splitlines() if line.strip(" -")]
+    return lines[-1] if lines else "no reason given"
