@@ -28,7 +28,7 @@ class SourceError(StreamerError, OSError):
 
 
 class SinkError(StreamerError, OSError):
-    """An output could not be written (disk full, no such folder); what was flushed stays readable."""
+    """An output could not be written (disk full, no folder); what was flushed stays readable."""
 
 
 class QueueClosed(StreamerError):

@@ -51,7 +51,12 @@ class Planes:
 
     @classmethod
     def from_buffer(
-        cls, buffer: memoryview | bytearray | bytes | U8, width: int, height: int, *, offset: int = 0
+        cls,
+        buffer: memoryview | bytearray | bytes | U8,
+        width: int,
+        height: int,
+        *,
+        offset: int = 0,
     ) -> Planes:
         """View `size_bytes(width, height)` bytes of a buffer, from offset on, as dense planes."""
         flat = np.frombuffer(buffer, np.uint8, cls.size_bytes(width, height), offset)

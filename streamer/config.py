@@ -1,0 +1,306 @@
+"""Turn a YAML file or command-line options into one checked configuration; imports no stage.
+
+Every field says its meaning, unit and range here, and this is what `streamer check` prints. What is
+wrong is one ConfigError with file, line and path.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar, get_args, get_origin
+
+import msgspec
+import yaml
+from msgspec import Meta
+
+from streamer.errors import ConfigError
+
+Regime = Literal["auto", "live", "offline"]
+Codec = Literal["h264", "hevc", "av1"]
+Seconds = Annotated[float, Meta(ge=0)]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,40}$")]
+
+
+class Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all sections: unknown keys are errors."""
+
+
+class CameraConfig(Strict, frozen=True):
+    """One source of frames and what is made of it."""
+
+    source: str
+    """File, rtsp(s)://, http(s)://, camera index, folder or glob of images, synthetic:street?..."""
+    regime: Regime = "auto"
+    """live: newest frame wins. offline: every frame is processed. auto: as the source is."""
+    out: str = ""
+    """One annotated video file of the whole run; empty for none."""
+    record: str = ""
+    """Folder for segments; empty for record.folder."""
+    overlay: bool = True
+    """Draw boxes, labels, trails and the caption into what is written."""
+
+
+class DetectorConfig(Strict, frozen=True):
+    """Which network looks at the frames, and where it runs."""
+
+    model: str = "street"
+    """Name of a shipped model, or path of an ONNX file of a known kind."""
+    score: Annotated[float, Meta(gt=0, lt=1)] = 0.3
+    """Boxes of at least this score are events and can begin a track."""
+    score_low: Annotated[float, Meta(gt=0, lt=1)] = 0.1
+    """Boxes of at least this score can continue a track."""
+    nms_iou: Annotated[float, Meta(gt=0, le=1)] = 0.45
+    """Of two boxes of a class that overlap more than this, the better stays."""
+    classes: tuple[str, ...] = ()
+    """Keep only these classes; empty for all."""
+    device: str = "auto"
+    """auto, cpu, or a device such as cuda:0."""
+    batch: Annotated[int, Meta(ge=1, le=64)] = 1
+    """Frames of different cameras in one call at the most; more than 1 pays on a GPU."""
+    streams: Annotated[int, Meta(ge=0, le=64)] = 0
+    """Calls in flight at once; 0 for one a processor core."""
+    age_s: Annotated[float, Meta(gt=0)] = 1.0
+    """Live: a frame older than this is not worth looking at."""
+
+
+class TrackerConfig(Strict, frozen=True):
+    """How detections become identities."""
+
+    name: str = "default"
+
+
+class EncodeConfig(Strict, frozen=True):
+    """How frames are written."""
+
+    codec: Codec = "h264"
+    preset: str = ""
+    """Of the encoder; empty for veryfast or its like."""
+    crf: Annotated[int, Meta(ge=0, le=63)] | None = None
+    """Constant quality; lower is better. None for 23 or its like."""
+    threads: Annotated[int, Meta(ge=0, le=64)] = 0
+    """0 divides the processor cores between the cameras."""
+    join_frames: Annotated[int, Meta(ge=2, le=250)] = 16
+    """Frames that wait for their annotation at the most, each in a slot of shared memory."""
+    deadline_s: Annotated[float, Meta(gt=0, le=10)] = 0.2
+    """Live: how long a frame waits for its annotation."""
+
+
+class RecordConfig(Strict, frozen=True):
+    """Segments on disk."""
+
+    folder: str = ""
+    segment_s: Annotated[float, Meta(ge=1, le=86400)] = 60.0
+
+
+class EventsConfig(Strict, frozen=True):
+    """Where events go."""
+
+    file: str = ""
+    """JSON lines, appended."""
+    publish: str = ""
+    """ZeroMQ PUB endpoint to bind, such as tcp://127.0.0.1:5560."""
+    allow_remote: bool = False
+    """Let `publish` bind to an address that other hosts reach."""
+    updated_per_s: Annotated[float, Meta(ge=0, le=100)] = 5.0
+    """track.updated events a second and track at the most."""
+    heartbeat_s: Annotated[float, Meta(gt=0)] = 1.0
+
+
+class SupervisorConfig(Strict, frozen=True):
+    """When a stage is given up, and how long it may take."""
+
+    restarts: Annotated[int, Meta(ge=0)] = 5
+    """Restarts of one stage within window_s; one more and it has failed."""
+    window_s: Annotated[float, Meta(gt=0)] = 60.0
+    ready_s: Annotated[float, Meta(gt=0)] = 60.0
+    """A stage that is not ready by then is replaced."""
+    beat_s: Annotated[float, Meta(gt=0)] = 2.5
+    """A stage that has not been heard of for so long is replaced."""
+    stop_s: Annotated[float, Meta(gt=0.5)] = 4.5
+    """From the request to stop to the kill of what is left."""
+
+
+class Config(Strict, frozen=True):
+    """Everything that one run needs to know."""
+
+    cameras: dict[Name, CameraConfig]
+    detector: DetectorConfig | None = msgspec.field(default_factory=DetectorConfig)
+    tracker: TrackerConfig = TrackerConfig()
+    encode: EncodeConfig = EncodeConfig()
+    record: RecordConfig = RecordConfig()
+    events: EventsConfig = EventsConfig()
+    supervisor: SupervisorConfig = SupervisorConfig()
+    duration_s: Seconds = 0.0
+    """Stop after so many seconds of media (offline) or of time (live); 0 for never."""
+
+    def __post_init__(self) -> None:
+        if not self.cameras:
+            raise ConfigError("cameras: must name at least one camera, got none; add one")
+        seen: dict[str, str] = {}
+        for name, camera in self.cameras.items():
+            if not camera.source:
+                raise ConfigError(f"cameras.{name}.source: must not be empty; give a file or URI")
+            for what, value in (("source", camera.source), ("out", camera.out)):
+                other = seen.setdefault(f"{what} {value}", name) if value else name
+                if other != name:
+                    raise ConfigError(
+                        f"cameras.{name}.{what}: must differ from that of camera {other!r}; "
+                        "each camera needs its own, so remove one of the two"
+                    )
+        if self.detector and self.detector.score_low > self.detector.score:
+            raise ConfigError(
+                f"detector.score_low: must be at most detector.score ({self.detector.score}), "
+                f"got {self.detector.score_low}; lower it"
+            )
+        check_address(self.events.publish, allow_remote=self.events.allow_remote)
+
+    def writes(self, camera: str) -> bool:
+        """True if frames of this camera are encoded."""
+        return bool(self.cameras[camera].out or self.record_folder(camera))
+
+    def record_folder(self, camera: str) -> str:
+        """Where this camera's segments go; empty for nowhere."""
+        return self.cameras[camera].record or self.record.folder
+
+
+def check_address(address: str, *, allow_remote: bool) -> None:
+    """Refuse a publish address that is malformed, or open to other hosts without being asked to."""
+    if not address or address.startswith("ipc://"):
+        return
+    host = address.removeprefix("tcp://").rpartition(":")[0]
+    if not address.startswith("tcp://") or not host:
+        raise ConfigError(
+            f"events.publish: must be tcp://HOST:PORT or ipc://NAME, got {address!r}; "
+            "use tcp://127.0.0.1:5560"
+        )
+    if host not in ("127.0.0.1", "localhost", "[::1]") and not allow_remote:
+        raise ConfigError(
+            f"events.publish: {address} can be reached by other hosts; use tcp://127.0.0.1:PORT, "
+            "or set events.allow_remote if that is wanted"
+        )
+
+
+def load_config(path: str | Path) -> Config:
+    """Read and check a YAML file.
+
+    Raises:
+        ConfigError: with file, line and path of what is wrong, and the nearest key that is known.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read: {error.strerror}; check the path") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f":{where.line + 1}" if where else ""
+        problem = getattr(error, "problem", None) or error
+        raise ConfigError(f"{path}{line}: not YAML: {problem}; mend that line") from error
+    try:
+        return build_config(data)
+    except _At as error:
+        raise ConfigError(f"{path}:{_line_of(root, error.path)}: {error}") from error
+    except ConfigError as error:
+        where_path = tuple(str(error).partition(":")[0].split("."))
+        raise ConfigError(f"{path}:{_line_of(root, where_path)}: {error}") from error
+
+
+def build_config(data: object) -> Config:
+    """Check plain data (of YAML or of the command line) and make it a Config.
+
+    A camera may be given as its source alone.
+    """
+    if not isinstance(data, Mapping):
+        raise _At((), "must be a mapping with the key `cameras`; see configs/two_cameras.yaml")
+    data = dict(data)
+    cameras = data.get("cameras")
+    if not isinstance(cameras, Mapping):
+        raise _At(("cameras",), "must map names to sources, such as `gate: rtsp://host/path`")
+    data["cameras"] = {
+        str(name): {"source": str(camera)} if isinstance(camera, str | int) else camera
+        for name, camera in cameras.items()
+    }
+    _refuse_unknown(data, Config, ())
+    for name, camera in data["cameras"].items():
+        _convert(camera, CameraConfig, ("cameras", name))
+    for field in msgspec.structs.fields(Config):
+        if field.name != "cameras" and field.name in data:
+            _convert(data[field.name], field.type, (field.name,))
+    return _convert(data, Config, ())
+
+
+class _At(ConfigError):
+    """A ConfigError that knows the path of what is wrong."""
+
+    def __init__(self, path: tuple[str, ...], text: str) -> None:
+        super().__init__(f"{'.'.join(path) or 'configuration'}: {text}")
+        self.path = path
+
+
+T = TypeVar("T")
+
+
+def _convert(data: object, kind: type[T], path: tuple[str, ...]) -> T:
+    sections = [kind, *getattr(kind, "__args__", ())]
+    for section in sections:
+        if isinstance(section, type) and issubclass(section, Strict) and isinstance(data, Mapping):
+            _refuse_unknown(data, section, path)
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        if isinstance(error.__cause__, ConfigError):
+            raise error.__cause__ from None
+        text, _, inner = str(error).partition(" - at `$")
+        parts = inner.rstrip("`").split(".")
+        inner_path = tuple(part for part in parts if part and part != "[...]")
+        allowed, got = _choices(kind, inner_path), _value_at(data, inner_path)
+        rule = f"must be one of {', '.join(allowed)}" if allowed else text[:1].lower() + text[1:]
+        raise _At(
+            path + inner_path, f"{rule}, got {got!r}; mend the value or leave the key out"
+        ) from error
+
+
+def _value_at(data: object, path: tuple[str, ...]) -> object:
+    for part in path:
+        data = data.get(part) if isinstance(data, Mapping) else data
+    return data
+
+
+def _choices(kind: object, path: tuple[str, ...]) -> tuple[str, ...]:
+    """The choices of a Literal field, or nothing."""
+    for part in path:
+        sections = [kind, *get_args(kind)]
+        fields = [
+            field
+            for section in sections
+            if isinstance(section, type) and issubclass(section, Strict)
+            for field in msgspec.structs.fields(section)
+        ]
+        kind = next((field.type for field in fields if field.name == part), None)
+    return get_args(kind) if get_origin(kind) is Literal else ()
+
+
+def _refuse_unknown(
+    data: Mapping[object, object], section: type[Strict], path: tuple[str, ...]
+) -> None:
+    known = [field.name for field in msgspec.structs.fields(section)]
+    for key in data:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+            raise _At((*path, str(key)), f"unknown key; {hint}")
+
+
+def _line_of(root: yaml.Node | None, path: tuple[str, ...]) -> int:
+    """Line, from 1, of the deepest node on the path that the file has."""
+    line = 1
+    for part in path:
+        entries = root.value if isinstance(root, yaml.MappingNode) else []
+        found = next(((key, value) for key, value in entries if key.value == part), None)
+        if found is None:
+            break
+        line, root = found[0].start_mark.line + 1, found[1]
+    return line

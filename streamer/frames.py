@@ -1,0 +1,241 @@
+"""Frames in shared memory: a pool of slots that one process writes and others read without a copy.
+
+The producer alone knows who holds which slot (leases live in its memory, not in the pool). A
+generation number in the slot's header and in the descriptor catches every reader that comes late.
+Knows no socket. FramePool is used by two threads of its process; PoolReader by one.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import threading
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from streamer.errors import OutOfMemory, StaleFrame
+from streamer.messages import Frame, FrameInfo
+from streamer.planes import Planes
+
+_HEADER = struct.Struct("<8sQQIIQ")
+_MAGIC = b"strmslt1"
+_HEADER_BYTES = 64
+_PAGE = 4096
+
+
+def slot_bytes(width: int, height: int) -> int:
+    """Bytes of one slot: header and dense planes, rounded up to whole pages."""
+    return -(-(_HEADER_BYTES + Planes.size_bytes(width, height)) // _PAGE) * _PAGE
+
+
+def memory_available_bytes() -> int:
+    """What this machine can still give: MemAvailable, or less where a control group limits us."""
+    available = 0
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            available = int(line.split()[1]) * 1024
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = (group / "memory.max").read_text().strip()
+        if limit != "max":
+            used = int((group / "memory.current").read_text())
+            available = min(available, max(0, int(limit) - used))
+    except OSError:
+        pass  # no control group of version 2: only the machine's own limit counts
+    return available
+
+
+def allocate(name: str, size_bytes: int, *, reserve_bytes: int = 64 << 20) -> int:
+    """Make really allocated anonymous shared memory.
+
+    Args:
+        name: shown in /proc/PID/fd, for people.
+        size_bytes: allocated now, not at first touch.
+        reserve_bytes: left over for everyone else.
+
+    Returns:
+        A file descriptor; others open it as /proc/PID/fd/N. The kernel frees the memory when the
+        last process that holds it is gone, however it went.
+
+    Raises:
+        OutOfMemory: more than the machine or the control group can give; a memfd would not fail
+            but get the process killed.
+    """
+    available = memory_available_bytes()
+    if size_bytes + reserve_bytes > available:
+        raise OutOfMemory(
+            f"{name}: {size_bytes / 1e6:.0f} MB of shared memory are needed, "
+            f"{max(0, available - reserve_bytes) / 1e6:.0f} MB are available; "
+            "use fewer or smaller cameras, a smaller encode.join_frames, or raise the memory limit"
+        )
+    fd = os.memfd_create(name, os.MFD_CLOEXEC)
+    try:
+        os.posix_fallocate(fd, 0, size_bytes)
+    except OSError as error:
+        os.close(fd)
+        raise OutOfMemory(
+            f"{name}: {size_bytes / 1e6:.0f} MB refused by the kernel: {error}"
+        ) from error
+    return fd
+
+
+class SharedMemory:
+    """A mapping of memory that another process owns, opened by number; views keep it alive."""
+
+    def __init__(self, owner_pid: int, fd: int) -> None:
+        handle = os.open(f"/proc/{owner_pid}/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            self.size_bytes = os.fstat(handle).st_size
+            self.buffer = memoryview(mmap.mmap(handle, self.size_bytes))
+        finally:
+            os.close(handle)
+
+
+class Lease:
+    """One slot while somebody holds it; FramePool.acquire makes it, its caller is the first."""
+
+    __slots__ = ("generation", "holders", "pixels", "planes", "pool", "slot")
+
+    def __init__(self, pool: FramePool, slot: int, generation: int, pixels: memoryview) -> None:
+        self.pool = pool
+        self.slot = slot
+        self.generation = generation
+        self.pixels = pixels
+        self.planes = Planes.from_buffer(pixels, pool.width, pool.height)
+        self.holders = 1
+
+    def publish(self, info: FrameInfo) -> Frame:
+        """The picture is in its slot: make it readable, and return its descriptor."""
+        self.pool.write_header(self.slot, self.generation, info.seq)
+        return Frame(info, self.pool.pool_fd, self.slot, self.generation)
+
+    def hold(self) -> None:
+        """Count one more holder."""
+        with self.pool.changed:
+            self.holders += 1
+
+    def release(self) -> None:
+        """Count one holder less; the last one frees the slot."""
+        with self.pool.changed:
+            assert self.holders >= 1
+            self.holders -= 1
+            if self.holders == 0:
+                self.pool.free.append(self.slot)
+                self.pool.changed.notify()
+
+
+class FramePool:
+    """The producer's side: hands out free slots, takes them back when their last holder is done.
+
+    Invariant: a slot is either in the free list or has exactly one Lease with holders >= 1.
+    """
+
+    def __init__(
+        self, owner_pid: int, pool_fd: int, *, epoch: int, slots: int, width: int, height: int
+    ) -> None:
+        self.pool_fd = pool_fd
+        self.epoch = epoch
+        self.width, self.height = width, height
+        self.slots = slots
+        self._memory = SharedMemory(owner_pid, pool_fd)
+        self._stride = slot_bytes(width, height)
+        assert self._memory.size_bytes >= slots * self._stride
+        self.free = deque(range(slots))
+        self._generations = [0] * slots
+        self.changed = threading.Condition()
+        self.peak_used = 0
+
+    @property
+    def used(self) -> int:
+        """Slots that somebody holds."""
+        return self.slots - len(self.free)
+
+    def acquire(self, *, wait: Callable[[], bool] | None = None) -> Lease | None:
+        """Take a free slot; the caller holds it.
+
+        Args:
+            wait: asked while there is no free slot; False gives up. Without it, never waits.
+
+        Returns:
+            The lease, or None if no slot is free.
+        """
+        with self.changed:
+            while not self.free:
+                if wait is None or not wait():
+                    return None
+                self.changed.wait(0.05)
+            slot = self.free.popleft()
+            self.peak_used = max(self.peak_used, self.used)
+        self._generations[slot] += 1
+        self.write_header(slot, 0)
+        start = slot * self._stride + _HEADER_BYTES
+        pixels = self._memory.buffer[start : start + Planes.size_bytes(self.width, self.height)]
+        return Lease(self, slot, self._generations[slot], pixels)
+
+    def write_header(self, slot: int, generation: int, seq: int = 0) -> None:
+        """Say what the slot holds; generation 0 is "being written"."""
+        _HEADER.pack_into(
+            self._memory.buffer, slot * self._stride,
+            _MAGIC, generation, self.epoch, self.width, self.height, seq,
+        )  # fmt: skip
+
+
+class PoolReader:
+    """The consumer's side: turns descriptors into planes; keeps a camera's newest pools open."""
+
+    KEEP = 2
+
+    def __init__(self, owner_pid: int) -> None:
+        self._owner_pid = owner_pid
+        self._pools: dict[str, dict[int, SharedMemory]] = {}
+
+    def planes(self, frame: Frame, inline: memoryview | None = None) -> Planes:
+        """View the pixels of a frame; valid until the frame is given back.
+
+        Args:
+            frame: the descriptor.
+            inline: the pixels themselves where they travelled with the message.
+
+        Raises:
+            StaleFrame: the slot holds another frame by now, or its pool is gone.
+        """
+        info = frame.info
+        if inline is not None:
+            if len(inline) != Planes.size_bytes(info.width, info.height):
+                raise StaleFrame(
+                    f"{info.camera}: frame {info.seq} of {info.width}x{info.height} came with "
+                    f"{len(inline)} bytes of pixels; dropped"
+                )
+            return Planes.from_buffer(inline, info.width, info.height)
+        self.check(frame)
+        offset = frame.slot * slot_bytes(info.width, info.height) + _HEADER_BYTES
+        pool = self._pools[info.camera][info.epoch]
+        return Planes.from_buffer(pool.buffer, info.width, info.height, offset=offset)
+
+    def check(self, frame: Frame) -> None:
+        """Raise StaleFrame unless the slot still holds this very frame."""
+        info = frame.info
+        start = frame.slot * slot_bytes(info.width, info.height)
+        expected = (_MAGIC, frame.generation, info.epoch, info.width, info.height, info.seq)
+        try:
+            header = _HEADER.unpack_from(self._open(frame).buffer, start)
+        except (OSError, struct.error) as error:
+            raise StaleFrame(
+                f"{info.camera}: the pool of frame {info.seq} is gone: {error}"
+            ) from error
+        if header != expected:
+            raise StaleFrame(
+                f"{info.camera}: slot {frame.slot} was frame {info.seq} (generation "
+                f"{frame.generation}), now holds generation {header[1]}; dropped"
+            )
+
+    def _open(self, frame: Frame) -> SharedMemory:
+        info = frame.info
+        pools = self._pools.setdefault(info.camera, {})
+        if info.epoch not in pools:
+            pools[info.epoch] = SharedMemory(self._owner_pid, frame.pool_fd)
+            for old in sorted(pools)[: -self.KEEP]:
+                del pools[old]
+        return pools[info.epoch]

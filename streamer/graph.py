@@ -1,0 +1,153 @@
+"""Turn a configuration into the graph of stages: who is started, who feeds whom, how much memory.
+
+Pure: starts nothing, opens nothing. The supervisor and `streamer check` both read what this makes.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import msgspec
+
+from streamer.config import Config
+from streamer.frames import slot_bytes
+from streamer.queues import EdgePolicy
+
+WORD_CREDITS = 64
+"""Messages without pixels that may be in flight on one edge."""
+LIVE_BACKLOG = 256
+"""Messages without pixels that wait for a consumer that restarts, live; older ones are dropped."""
+
+
+class StageSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One process of the graph, with its edges."""
+
+    name: str
+    """Such as "infer" or "encode.gate"."""
+    module: str
+    """Dotted name of the module whose `make` builds the stage."""
+    camera: str = ""
+    """The one camera it serves; empty for all."""
+    producers: dict[str, int] = {}
+    """Credits that it grants, by producer."""
+    consumers: dict[str, EdgePolicy] = {}
+
+
+@dataclass(frozen=True)
+class Graph:
+    """All stages of one run, sources first."""
+
+    config: Config
+    stages: tuple[StageSpec, ...]
+    live: dict[str, bool]
+
+    def stage(self, name: str) -> StageSpec:
+        """The stage of this name."""
+        return next(stage for stage in self.stages if stage.name == name)
+
+    def neighbours(self, name: str) -> set[str]:
+        """Names of all stages that share an edge with this one."""
+        stage = self.stage(name)
+        return {*stage.producers, *stage.consumers}
+
+    def slots(self, camera: str) -> int:
+        """Slots of this camera's pool: all that its consumers may hold, one that waits in front of
+        inference, one being written, one to spare."""
+        decode = self.stage(f"decode.{camera}")
+        held = sum(self.stage(name).producers[decode.name] for name in decode.consumers)
+        return held + 3
+
+    def pool_bytes(self, camera: str, width: int, height: int) -> int:
+        """Shared memory of this camera at one picture size."""
+        return self.slots(camera) * slot_bytes(width, height)
+
+
+def build_graph(config: Config, live: dict[str, bool]) -> Graph:
+    """Lay out the stages.
+
+    Args:
+        config: checked.
+        live: by camera, which regime it runs in.
+    """
+    stages: list[StageSpec] = []
+    detects = config.detector is not None
+    for camera in config.cameras:
+        stages += _camera_stages(config, camera, live=live[camera], detects=detects)
+    if config.detector:
+        in_flight = max(config.detector.streams or processors(), config.detector.batch)
+        stages.append(
+            StageSpec(
+                name="infer",
+                module="streamer.stages.infer",
+                producers={f"decode.{camera}": in_flight + 1 for camera in config.cameras},
+                consumers={f"track.{camera}": _words(live[camera]) for camera in config.cameras},
+            )
+        )
+    stages.append(
+        StageSpec(
+            name="publish",
+            module="streamer.stages.publish",
+            producers={f"track.{camera}": WORD_CREDITS for camera in config.cameras if detects},
+        )
+    )
+    return Graph(config, tuple(stages), live)
+
+
+def _camera_stages(config: Config, camera: str, *, live: bool, detects: bool) -> list[StageSpec]:
+    decode, track, encode = f"decode.{camera}", f"track.{camera}", f"encode.{camera}"
+    writes = config.writes(camera)
+    frames_to: dict[str, EdgePolicy] = {}
+    tracks_to = {"publish": _words(live)}
+    if detects:
+        # Inference is never worth waiting for when live: the newest frame wins.
+        frames_to["infer"] = EdgePolicy(
+            policy="drop_oldest" if live else "block", size=1, redeliver=not live
+        )
+    if writes:
+        frames_to[encode] = EdgePolicy(
+            policy="drop_oldest" if live else "block", size=2, redeliver=not live
+        )
+        tracks_to[encode] = _words(live)
+    stages = [
+        StageSpec(name=decode, module="streamer.stages.decode", camera=camera, consumers=frames_to)
+    ]
+    if detects:
+        stages.append(
+            StageSpec(
+                name=track,
+                module="streamer.stages.track",
+                camera=camera,
+                producers={"infer": WORD_CREDITS},
+                consumers=tracks_to,
+            )
+        )
+    if writes:
+        producers = {decode: config.encode.join_frames}
+        if detects:
+            producers[track] = WORD_CREDITS
+        stages.append(
+            StageSpec(
+                name=encode, module="streamer.stages.encode", camera=camera, producers=producers
+            )
+        )
+    return stages
+
+
+def _words(live: bool) -> EdgePolicy:
+    if live:
+        return EdgePolicy(policy="drop_oldest", size=LIVE_BACKLOG)
+    return EdgePolicy(policy="block")
+
+
+def processors() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def encoder_threads(config: Config) -> int:
+    """Threads of each encoder: as configured, or the cores shared between cameras that write."""
+    if config.encode.threads:
+        return config.encode.threads
+    writers = sum(config.writes(camera) for camera in config.cameras)
+    return max(1, min(8, processors() // max(1, 2 * writers)))

@@ -1,0 +1,250 @@
+"""Every message that crosses between processes, and its form on the wire (msgpack with a tag).
+
+No pixels here: a frame's planes lie in a slot of shared memory (frames.py) or follow the message as
+a second part. Tags carry a version; a peer of another version is told apart, never misread.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import msgspec
+
+from streamer.errors import MessageError
+
+MAX_MESSAGE_BYTES = 4_000_000
+"""Larger words are refused before they are parsed; 10,000 boxes are 0.4 MB."""
+
+
+class FrameInfo(msgspec.Struct, frozen=True, array_like=True):
+    """What every stage knows of one frame."""
+
+    camera: str
+    seq: int
+    """Frame number, unique and rising per camera for the whole run, also across restarts."""
+    epoch: int
+    """Rises when the geometry changes or decoding starts anew; nothing is compared across it."""
+    width: int
+    height: int
+    pts: int
+    """Media time in units of time_base; rises strictly within a run."""
+    time_base: tuple[int, int]
+    """Numerator and denominator, in seconds."""
+    capture_ns: int
+    """Wall clock of capture, ns since 1970 UTC."""
+    receive_ns: int
+    """Monotonic clock of arrival; latencies are measured from here."""
+    discontinuity: bool = False
+    """The media clock jumped between the frame before and this one."""
+    matrix: str = "bt601"
+
+    @property
+    def pts_s(self) -> Fraction:
+        """Media time in seconds, exact."""
+        return self.pts * Fraction(*self.time_base)
+
+
+class Frame(msgspec.Struct, frozen=True, array_like=True, tag="frame/1"):
+    """decode -> infer, encode: one frame lies in a slot."""
+
+    info: FrameInfo
+    pool_fd: int
+    """Descriptor number of the pool in the supervisor's table; -1 if the planes follow inline."""
+    slot: int
+    generation: int
+    """What the slot's header must say while this descriptor is valid."""
+
+
+class Detections(msgspec.Struct, frozen=True, array_like=True, tag="detections/1"):
+    """infer -> track: what was found in one frame. Arrays are little-endian bytes."""
+
+    info: FrameInfo
+    boxes: bytes
+    """(N, 4) float32 xyxy px of the frame."""
+    scores: bytes
+    """(N,) float32."""
+    classes: bytes
+    """(N,) int16, index into class_names."""
+    class_names: tuple[str, ...]
+    skipped: str = ""
+    """Why there is no result for this frame; empty if there is."""
+
+
+class Tracks(msgspec.Struct, frozen=True, array_like=True, tag="tracks/1"):
+    """track -> encode, publish: who is where in one frame."""
+
+    info: FrameInfo
+    detections: Detections
+    ids: bytes
+    """(M,) int64, confirmed tracks only."""
+    boxes: bytes
+    """(M, 4) float32 xyxy px."""
+    velocities: bytes
+    """(M, 4) float32, px/s of each box side."""
+    scores: bytes
+    """(M,) float32."""
+    classes: bytes
+    """(M,) int16."""
+    ended: tuple[int, ...] = ()
+    """Tracks that left with this frame."""
+
+
+class Skipped(msgspec.Struct, frozen=True, array_like=True, tag="skipped/1"):
+    """decode -> encode: this frame has no annotation and never will have."""
+
+    camera: str
+    seq: int
+    cause: str
+
+
+class EndOfStream(msgspec.Struct, frozen=True, array_like=True, tag="end/1"):
+    """The camera has no more frames; the last message of its kind on every edge."""
+
+    camera: str
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello/1"):
+    """consumer -> producer: I am here and can take this many messages at once."""
+
+    consumer: str
+    incarnation: int
+    credits: int
+    next_seq: int = -1
+    """The first frame that this consumer has not seen yet; -1 if it is new."""
+    inline: bool = False
+    """Pixels must travel in the message: the consumer can't reach our memory."""
+
+
+class Item(msgspec.Struct, frozen=True, array_like=True, tag="item/1"):
+    """producer -> consumer: one message with its number on this edge."""
+
+    number: int
+    body: Frame | Detections | Tracks | Skipped | EndOfStream
+
+
+class Done(msgspec.Struct, frozen=True, array_like=True, tag="done/1"):
+    """consumer -> producer: I am through with this item; its slot and credit are yours again."""
+
+    number: int
+
+
+class Ready(msgspec.Struct, frozen=True, array_like=True, tag="ready/1"):
+    """stage -> supervisor: I can work, and this is where I can be reached."""
+
+    endpoint: str
+
+
+class Beat(msgspec.Struct, frozen=True, array_like=True, tag="beat/1"):
+    """stage -> supervisor, twice a second from the main loop: I am alive; these are my counts."""
+
+    counters: dict[str, int]
+    dropped: dict[str, dict[str, int]]
+    """By camera and cause."""
+    latency: dict[str, dict[int, int]]
+    """By camera: histogram of capture-to-event times (histogram.py)."""
+
+
+class Notice(msgspec.Struct, frozen=True, array_like=True, tag="notice/1"):
+    """stage -> supervisor -> publish: something happened that is an event for the user."""
+
+    type: str
+    camera: str
+    fields: dict[str, str | int | float | bool | None]
+    capture_ns: int = 0
+    """Wall clock of what happened; 0 for the time at which publish writes it."""
+    frame: int | None = None
+    pts_s: float | None = None
+
+
+class PoolRequest(msgspec.Struct, frozen=True, array_like=True, tag="pool-request/1"):
+    """decode -> supervisor: I need memory for frames of this size."""
+
+    camera: str
+    slots: int
+    width: int
+    height: int
+
+
+class PoolGrant(msgspec.Struct, frozen=True, array_like=True, tag="pool-grant/1"):
+    """supervisor -> decode: the pool, or why not."""
+
+    pool_fd: int
+    epoch: int
+    error: str = ""
+
+
+class PeerUp(msgspec.Struct, frozen=True, array_like=True, tag="peer-up/1"):
+    """supervisor -> stage: this producer of yours is ready."""
+
+    stage: str
+    incarnation: int
+    endpoint: str
+
+
+class PeerDown(msgspec.Struct, frozen=True, array_like=True, tag="peer-down/1"):
+    """supervisor -> stage: this neighbour died."""
+
+    stage: str
+    incarnation: int
+    final: bool
+    """No successor will come."""
+
+
+class Ended(msgspec.Struct, frozen=True, array_like=True, tag="ended/1"):
+    """stage -> supervisor: my work is done, I exit next."""
+
+    error: str = ""
+    """What went wrong where the work could not be done at all."""
+    reason: str = ""
+
+
+class Stop(msgspec.Struct, frozen=True, array_like=True, tag="stop/1"):
+    """supervisor -> stage: end. `drain` asks sources to end their streams in-band."""
+
+    drain: bool = False
+
+
+EdgeMessage = Hello | Item | Done
+ControlMessage = Ready | Beat | Notice | PoolRequest | Ended
+SupervisorMessage = PoolGrant | PeerUp | PeerDown | Notice | Stop
+Body = Frame | Detections | Tracks | Skipped | EndOfStream
+
+_encoder = msgspec.msgpack.Encoder()
+encode = _encoder.encode
+_edge = msgspec.msgpack.Decoder(EdgeMessage)
+_control = msgspec.msgpack.Decoder(ControlMessage)
+_supervisor = msgspec.msgpack.Decoder(SupervisorMessage)
+
+
+def _decode(
+    decoder: msgspec.msgpack.Decoder[object], data: bytes | memoryview, what: str
+) -> object:
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise MessageError(
+            f"{what}: message of {len(data)} bytes is over {MAX_MESSAGE_BYTES}; ignored"
+        )
+    try:
+        return decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise MessageError(f"{what}: not a message of this version ({error}); ignored") from error
+
+
+def decode_edge(data: bytes | memoryview) -> EdgeMessage:
+    """Parse what crosses a queue; MessageError if it is none of ours."""
+    message = _decode(_edge, data, "queue")
+    assert isinstance(message, EdgeMessage)
+    return message
+
+
+def decode_control(data: bytes | memoryview) -> ControlMessage:
+    """Parse what a stage says to its supervisor; MessageError if it is none of ours."""
+    message = _decode(_control, data, "control")
+    assert isinstance(message, ControlMessage)
+    return message
+
+
+def decode_supervisor(data: bytes | memoryview) -> SupervisorMessage:
+    """Parse what the supervisor says to a stage; MessageError if it is none of ours."""
+    message = _decode(_supervisor, data, "supervisor")
+    assert isinstance(message, SupervisorMessage)
+    return message
