@@ -30,4 +30,4 @@ def test_segments_keep_pictures_and_times(tmp_path):
         lambda: SegmentRecorder(tmp_path, "gate", options, segment_s=0.4, min_free_mb=1),
         lambda: sorted(tmp_path.glob("gate/*/*.mp4")),
     )
-    assert len(list(tmp_path.glob("gate/*/*.mp4"))) == 3
+    assert len(list(tmp_path.glob("gate/*/*.mp4"))) == 4

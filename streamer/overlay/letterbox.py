@@ -1,7 +1,4 @@
-"""Draw boxes, tags, trails, captions and masks on YUV planes, in place; in the encode process.
-
-Knows no messages and no tracker: it takes arrays. Everything is clipped at the borders.
-"""
+"""Scale one picture into another of a different shape, with black bars; wherever sizes differ."""
 
 from __future__ import annotations
 
