@@ -25,7 +25,7 @@ class Trails:
         self._now = 0
 
     def update(self, ids: NDArray[np.int64], boxes_xyxy: NDArray[np.float32]) -> None:
-        """Add the boxes of one frame, (N, 4) in px; those far outside or not finite are left out."""
+        """Add the boxes of one frame, (N, 4) in px; those far off or not finite are left out."""
         self._now += 1
         boxes = np.asarray(boxes_xyxy, np.float32).reshape(-1, 4)
         feet = np.stack([(boxes[:, 0] + boxes[:, 2]) / 2, boxes[:, 3]], axis=1)
@@ -42,7 +42,10 @@ class Trails:
             del self._seen[track_id], self._points[track_id], self._counts[track_id]
 
     def lines(self) -> dict[int, NDArray[np.float32]]:
-        """Give each track of the newest frame its points, (N, 2) x and y in px, oldest first."""
+        """Give each track of the newest frame its points, (N, 2) x and y in px, oldest first.
+
+        They are views, and change with the next update.
+        """
         return {
             track_id: self._points[track_id][-self._counts[track_id] :]
             for track_id, seen in self._seen.items()

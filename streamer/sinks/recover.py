@@ -5,12 +5,12 @@ Only the last segment of each camera is looked at: a killed recorder leaves no o
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import av
 
-from streamer.errors import SinkError
 from streamer.sinks.fragments import cut_half_fragment, is_finished, sink_error
 
 
@@ -20,7 +20,7 @@ class Recovered:
 
     path: Path
     playable_s: float
-    """0 if the recorder died within the first part, before anything was written."""
+    """0 if the recorder died within the first half second, before anything was written."""
     frames: int
 
 
@@ -38,22 +38,23 @@ def recover(folder: Path) -> list[Recovered]:
     found = []
     for camera in sorted(path for path in folder.iterdir() if path.is_dir()):
         last = max(camera.glob(f"*/{camera.name}_*.mp4"), default=None)
+        if last is None:
+            continue
         try:
-            if last is not None and not is_finished(last) and cut_half_fragment(last):
-                found.append(_measure(last))
+            cut_short = not is_finished(last) and cut_half_fragment(last)
         except OSError as error:
-            raise sink_error(last or camera, error) from error
+            raise sink_error(last, error) from error
+        if cut_short:
+            found.append(_measure(last))
     return found
 
 
 def _measure(path: Path) -> Recovered:
-    """Count what plays, from the packets alone."""
-    if not path.stat().st_size:
-        return Recovered(path, 0.0, 0)
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            ends = [p.pts + (p.duration or 0) for p in container.demux(stream) if p.pts is not None]
-            return Recovered(path, float(max(ends, default=0) * stream.time_base), len(ends))
-    except av.FFmpegError as error:
-        raise SinkError(f"{path}: {error}; move this file away") from error
+    """Count what plays, from the packets alone; damage ends it."""
+    end_s, frames = 0.0, 0
+    with contextlib.suppress(av.FFmpegError), av.open(str(path)) as container:
+        for packet in container.demux(video=0):
+            if packet.pts is not None:
+                end_s = max(end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+                frames += 1
+    return Recovered(path, end_s, frames)

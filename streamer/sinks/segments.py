@@ -84,7 +84,7 @@ class SegmentRecorder:
         self._writer: Mp4Writer | None = None
         self._first: FrameTimes | None = None
         self._newest: FrameTimes | None = None
-        self._failures = 0
+        self._failures = 0  # in a row; told at the first
         self._retry_at_s = 0.0
         self._lost_now = 0
         self._told_low = self._closed = False
@@ -120,6 +120,8 @@ class SegmentRecorder:
         except SinkError as error:
             self._fail(self._writer.path, error, notices)
             self._end(notices)
+        else:
+            self._tell_resumed(self._writer, notices)
         return notices
 
     def close(self) -> list[Notice]:
@@ -174,14 +176,17 @@ class SegmentRecorder:
     def _tell_begun(
         self, path: Path, times: FrameTimes, free_bytes: int, notices: list[Notice]
     ) -> None:
-        if self._lost_now:
-            notices.append(RecordingResumed(path, frames_lost=self._lost_now))
-            self._lost_now = 0
         notices.append(SegmentStarted(path, times.capture_ns))
         low = free_bytes < 5 * self._min_free_mb * 10**6
         if low and not self._told_low:
             notices.append(DiskLow(self.folder, free_bytes))
         self._told_low = low
+
+    def _tell_resumed(self, writer: Mp4Writer, notices: list[Notice]) -> None:
+        """Tell the end of a failure, once something has reached the disk again."""
+        if self._failures and writer.statistics.frames_flushed:
+            notices.append(RecordingResumed(writer.path, frames_lost=self._lost_now))
+            self._failures = self._lost_now = 0
 
     def _end(self, notices: list[Notice]) -> None:
         writer, first, self._writer = self._writer, self._first, None
@@ -192,15 +197,15 @@ class SegmentRecorder:
         except SinkError as error:
             self._fail(writer.path, error, notices)
         ended = segment_ended(writer, first.capture_ns)
-        if writer.finished:
-            self._failures = 0
-        else:
+        if not writer.finished:
             self._lose(writer.statistics.frames - ended.frames)
         notices.append(ended)
+        if not ended.size_bytes:
+            ended.path.unlink(missing_ok=True)
 
     def _fail(self, path: Path, error: SinkError, notices: list[Notice]) -> None:
         """Tell the first failure of a row, and wait longer after each."""
-        if not self._lost_now and not self._failures:
+        if not self._failures:
             notices.append(RecordingFailed(path, str(error)))
         self._retry_at_s = self._clock() + _BACKOFF_S[min(self._failures, len(_BACKOFF_S) - 1)]
         self._failures += 1
