@@ -7,89 +7,32 @@ takes effect at the next packet, or at the read deadline if the network is silen
 from __future__ import annotations
 
 import logging
-import math
 import os
-import struct
 import threading
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
 
 import av
 import av.error
 
-from streamer.errors import ConfigError, SourceError
+from streamer.errors import SourceError
+from streamer.sources.arrival import Arrival, Patience
 from streamer.sources.base import FrameTimes, SourceInfo
 from streamer.sources.fault import fault
 from streamer.sources.hardware import choose_hwaccel
-from streamer.sources.mediaclock import FPS_ASSUMED, NS, ClockStatistics, MediaClock
+from streamer.sources.mediaclock import FPS_ASSUMED, MediaClock
+from streamer.sources.options import DecodeStatistics, SourceOptions
 from streamer.sources.picture import PictureFrame, matrix_of
 from streamer.sources.redact import redact
+
+__all__ = ["ContainerSource", "Location", "SourceOptions"]
 
 log = logging.getLogger(__name__)
 
 _ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC: the cover of a song is no video
 _COPY_OPAQUE = 1 << 7  # AV_CODEC_FLAG_COPY_OPAQUE: what is hung on a packet comes with its frame
 _LOW_DELAY = 1 << 19
-_PRODUCER_TIME = struct.Struct("<q")  # AVProducerReferenceTime: UTC in microseconds, then flags
-_CLOCK_TOLERANCE_NS = 60 * NS
-
-
-@dataclass(frozen=True, slots=True)
-class SourceOptions:
-    """How to open and decode a source."""
-
-    open_s: float = 5.0
-    """Deadline of connecting to a network source and learning what it is."""
-    read_s: float = 3.0
-    """Longest wait for a packet of a live source."""
-    threads: int | Literal["auto"] = "auto"
-    """Decoder threads; auto is one for a live source (more add delay), two for a file."""
-    hwaccel: str = "none"
-    """ "none", "auto", or a device such as "cuda" or "vaapi"; falls back with a warning."""
-    corrupt: Literal["drop", "show"] = "drop"
-    """What becomes of a picture that the decoder marks as damaged."""
-    corrupt_after_s: float = 5.0
-    """Media time without one good picture after which the source is given up as corrupt."""
-    max_jump_s: float = 10.0
-    """A step of the PTS beyond this is a discontinuity."""
-    fps: float | None = None
-    """Of image folders and of streams without timestamps; None is the stream's own, or 25."""
-    transport: Literal["tcp", "udp"] = "tcp"
-    """How RTP travels."""
-
-    def __post_init__(self) -> None:
-        for name in ("open_s", "read_s", "corrupt_after_s", "max_jump_s", "fps"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise ConfigError(f"source options: {name} must be > 0, got {value!r}")
-        if self.threads != "auto" and not 1 <= self.threads <= 64:
-            raise ConfigError(
-                f"source options: threads must be 'auto' or 1..64, got {self.threads!r}"
-            )
-        for name, choices in (("corrupt", ("drop", "show")), ("transport", ("tcp", "udp"))):
-            if getattr(self, name) not in choices:
-                raise ConfigError(
-                    f"source options: {name} must be one of {', '.join(choices)}, "
-                    f"got {getattr(self, name)!r}"
-                )
-
-
-@dataclass(slots=True)
-class DecodeStatistics:
-    """What was read and decoded since the source was opened."""
-
-    packets: int = 0
-    bytes: int = 0
-    decoded: int = 0
-    """Pictures delivered."""
-    corrupt: int = 0
-    """Packets that did not decode and pictures that are damaged, dropped or shown."""
-    skipped: int = 0
-    """Packets before the first key frame; nothing can be made of them."""
-    clock: ClockStatistics = field(default_factory=ClockStatistics)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +78,7 @@ class ContainerSource:
 
     def frames(self) -> Iterator[PictureFrame]:
         """Yield the frames that decode, in order of presentation."""
-        container = self._container
-        if container is None:
-            raise SourceError(
-                f"{self._name}: read before it was opened; call open() first", reason="io"
-            )
-        stream = _video_stream(container)
+        container, stream = self.opened()
         clock = MediaClock(
             stream.time_base,
             fps=self._fps(stream),
@@ -163,6 +101,16 @@ class ContainerSource:
                 self._close_container()
         if self.statistics.decoded == 0 and not self._closed.is_set():
             raise self._corrupt("no picture in it could be decoded")
+
+    def packets(self) -> Iterator[av.Packet]:
+        """Yield the packets of the video as they are, for who wants to look at them undecoded."""
+        return self._packets(*self.opened())
+
+    def opened(self) -> tuple[av.container.InputContainer, av.VideoStream]:
+        """Give PyAV's own view of the open source."""
+        if self._container is None:
+            raise SourceError(f"{self._name}: it is not open; call open() first", reason="io")
+        return self._container, _video_stream(self._container)
 
     def close(self) -> None:
         """Let go of the source; a thread that is inside libav does so itself when it comes out."""
@@ -244,36 +192,42 @@ class ContainerSource:
 
     def _good_pictures(
         self, container: av.container.InputContainer, stream: av.VideoStream
-    ) -> Iterator[tuple[av.VideoFrame, _Arrival]]:
-        patience = math.ceil(
-            self._options.corrupt_after_s * float(self._fps(stream) or FPS_ASSUMED)
-        )
-        fruitless = 0  # packets since the last good picture
-        waiting_for_key = True
+    ) -> Iterator[tuple[av.VideoFrame, Arrival]]:
+        fps = float(self._fps(stream) or FPS_ASSUMED)
+        patience = Patience(self._options, fps=fps, live=self._live)
         keep_damaged = self._options.corrupt == "show"
-        for packet in self._packets(container, stream):
-            if waiting_for_key and packet.size:
-                if not packet.is_keyframe and fruitless < patience:
-                    self.statistics.skipped += 1
-                    fruitless += 1
-                    continue
-                waiting_for_key, fruitless = False, 0
-            arrival = _Arrival.of(packet, live=self._live)
-            fruitless += 1
+        for packet in self._from_key_frame(self._packets(container, stream), patience):
+            arrival = Arrival.of(packet, live=self._live)
             for picture in self._decode(packet, arrival):
                 if picture.is_corrupt:
                     self.statistics.corrupt += 1
                     if not keep_damaged:
                         continue
-                fruitless = 0
+                patience.picture()
                 yield picture, picture.opaque or arrival
                 if self._closed.is_set():
                     return
-            if fruitless > patience:
+            if patience.has_run_out():
                 raise self._corrupt(
-                    f"{fruitless} packets without one good picture "
-                    f"({self.statistics.corrupt} damaged); check the line or the encoder"
+                    f"no good picture in the last {patience.packets} packets "
+                    f"({self.statistics.corrupt} damaged, {self.statistics.skipped} before a key "
+                    "frame); check the line or the encoder"
                 )
+
+    def _from_key_frame(
+        self, packets: Iterator[av.Packet], patience: Patience
+    ) -> Iterator[av.Packet]:
+        """Leave out the packets before the first key frame; an encoder may never mark one."""
+        waiting = True
+        for packet in packets:
+            patience.packet()
+            if waiting and packet.size:
+                if not packet.is_keyframe and patience.packets < patience.limit_packets:
+                    self.statistics.skipped += 1
+                    continue
+                waiting = False
+                patience.packets = 0
+            yield packet
 
     def _packets(
         self, container: av.container.InputContainer, stream: av.VideoStream
@@ -303,7 +257,7 @@ class ContainerSource:
                 self.statistics.bytes += packet.size
             yield packet
 
-    def _decode(self, packet: av.Packet, arrival: _Arrival) -> list[av.VideoFrame]:
+    def _decode(self, packet: av.Packet, arrival: Arrival) -> list[av.VideoFrame]:
         packet.opaque = arrival
         try:
             with self._in_libav:
@@ -332,33 +286,6 @@ class ContainerSource:
         container, self._container = self._container, None
         if container is not None:
             container.close()
-
-
-@dataclass(frozen=True, slots=True)
-class _Arrival:
-    """When a packet was captured (wall clock) and read (monotonic)."""
-
-    capture_ns: int
-    receive_ns: int
-
-    @classmethod
-    def of(cls, packet: av.Packet, *, live: bool) -> _Arrival:
-        now_ns = time.time_ns()
-        stream_says_ns = _producer_time_ns(packet) if live else None
-        if stream_says_ns is None or abs(stream_says_ns - now_ns) > _CLOCK_TOLERANCE_NS:
-            stream_says_ns = now_ns  # no clock, or one that was never set
-        return cls(stream_says_ns, time.monotonic_ns())
-
-
-def _producer_time_ns(packet: av.Packet) -> int | None:
-    """Wall clock of capture as the sender's RTCP reports give it, if there was one yet."""
-    try:
-        if not packet.has_sidedata("prft"):
-            return None
-        data = bytes(packet.get_sidedata("prft"))
-    except (AttributeError, KeyError, ValueError):
-        return None  # a PyAV that does not know it
-    return int(_PRODUCER_TIME.unpack_from(data)[0]) * 1000
 
 
 def _video_stream(container: av.container.InputContainer) -> av.VideoStream:

@@ -19,8 +19,8 @@ import av.error
 
 from streamer.errors import SourceError
 from streamer.sources.base import FrameTimes, SourceInfo
-from streamer.sources.container import DecodeStatistics
 from streamer.sources.mediaclock import FPS_ASSUMED
+from streamer.sources.options import DecodeStatistics
 from streamer.sources.picture import PictureFrame, matrix_of
 
 log = logging.getLogger(__name__)

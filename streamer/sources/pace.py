@@ -8,33 +8,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from streamer.planes import Planes
 from streamer.sources.base import FrameTimes, Source, SourceFrame, SourceInfo
 from streamer.sources.mediaclock import NS
-
-
-@dataclass(frozen=True, slots=True)
-class RestampedFrame:
-    """A frame of another source with other times."""
-
-    frame: SourceFrame
-    times: FrameTimes
-
-    @property
-    def width(self) -> int:
-        """Luma samples in a row."""
-        return self.frame.width
-
-    @property
-    def height(self) -> int:
-        """Luma rows."""
-        return self.frame.height
-
-    def write_to(self, planes: Planes) -> None:
-        """Write the picture into planes of exactly this frame's size."""
-        self.frame.write_to(planes)
+from streamer.sources.restamp import RestampedFrame
 
 
 class PacedSource:

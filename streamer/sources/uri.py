@@ -19,10 +19,13 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from streamer.errors import ConfigError, SourceError
 from streamer.sources.base import Source
-from streamer.sources.container import ContainerSource, Location, SourceOptions
+from streamer.sources.container import ContainerSource, Location
 from streamer.sources.images import ImageSource, is_image
+from streamer.sources.options import SourceOptions
 from streamer.sources.pace import PacedSource
 from streamer.sources.redact import redact, resolve_env
+
+__all__ = ["SourceOptions", "is_live", "open_source"]
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+):", re.IGNORECASE)
 _CAMERA = re.compile(r"^(?:camera:)?(\d+)$|^(/dev/video\d+)$")
@@ -109,8 +112,8 @@ def _rtsp(uri: str, options: SourceOptions) -> Location:
     settings = (
         ("rtsp_transport", transport),
         ("timeout", str(round(max(options.open_s, options.read_s) * 1e6))),
-        ("analyzeduration", str(round(min(options.open_s / 4, 1.0) * 1e6))),
-        ("fflags", "nobuffer"),
+        ("fpsprobesize", "0"),
+        ("analyzeduration", str(round(options.open_s / 4 * 1e6))),
     )
     return Location(uri, urlunsplit(parts), remote=True, live=True, demuxer_options=settings)
 
