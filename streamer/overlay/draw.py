@@ -18,6 +18,7 @@ from streamer.planes import U8, Planes
 
 _WHITE, _BLACK = (235, 128, 128), (16, 128, 128)
 _SHIFT = 3  # fractional bits of the ends of lines
+_FAR_PX = 1e5
 
 
 class Overlay:
@@ -79,12 +80,13 @@ class Overlay:
 
         Args:
             planes: of the picture.
-            lines: one (N, 2) array of x and y in px for each track, oldest first; finite.
+            lines: one (N, 2) array of x and y in px for each track, oldest first;
+                points that are not finite or far off are left out.
             colours: one place in the palette for each track.
         """
         for points, colour in zip(lines, colours, strict=True):
             y, u, v = self._colours[colour % len(self._colours)]
-            path = [(points * (1 << _SHIFT)).astype(np.int32)]
+            path = [(_near(points) * (1 << _SHIFT)).astype(np.int32)]
             half_px = self.line_px // 2
             cv2.polylines(planes.y, path, False, y, self.line_px, cv2.LINE_8, _SHIFT)
             cv2.polylines(planes.u, path, False, u, half_px, cv2.LINE_8, _SHIFT + 1)
@@ -139,6 +141,14 @@ class Overlay:
         x = max(min(box[0], (self.width - width) // 2 * 2), 0)
         y = box[1] - height if box[1] >= height else max(box[1], 0)
         _paste(planes, tile, x, min(y, max((self.height - height) // 2 * 2, 0)))
+
+
+def _near(points: NDArray[np.float32]) -> NDArray[np.float32]:
+    far = np.abs(points)
+    if len(points) and far.max() < _FAR_PX:  # False for NaN too
+        return points
+    kept: NDArray[np.float32] = points[(far < _FAR_PX).all(axis=1)]
+    return kept
 
 
 def _frame(planes: Planes, box: tuple[int, ...], colour: tuple[int, ...], line_px: int) -> None:
