@@ -7,7 +7,6 @@ shifted, not tilted, so upright things stay upright. Knows nothing of what stand
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -21,7 +20,7 @@ CAMERAS: tuple[Camera, ...] = get_args(Camera)
 
 HEIGHT_M = 3.2
 FIELD_M = 0.82
-"""Half the width that any camera sees, in metres for each metre of distance; actors turn up beyond."""
+"""Half the width that any camera may see, in metres for each metre of distance."""
 
 _FOCAL_PX, _HORIZON_PX = 1000.0, 238.0  # of the picture that was composed, 1280x720
 _SWAY_PX: dict[Camera, tuple[int, int]] = {"static": (0, 0), "shake": (8, 6), "pan": (160, 10)}
@@ -29,34 +28,19 @@ _SHAKE_HZ = ((1.7, 0.5), (4.3, 0.3), (7.9, 0.2))
 _PAN_PERIOD_S = 18.0
 
 
-@dataclass(frozen=True, slots=True)
 class View:
     """A camera of one picture size; the composed picture is scaled to cover it and cut."""
 
-    width: int
-    height: int
-    camera: Camera
-
-    @property
-    def scale(self) -> float:
-        """Pixels of this picture in one pixel of the composed one."""
-        return max(self.width / 1280, self.height / 720)
-
-    @property
-    def focal_px(self) -> float:
+    def __init__(self, width: int, height: int, camera: Camera) -> None:
+        self.width, self.height, self.camera = width, height, camera
+        scale = max(width / 1280, height / 720)
+        self.focal_px = _FOCAL_PX * scale
         """Pixels of one metre at a distance of one metre."""
-        return _FOCAL_PX * self.scale
-
-    @property
-    def horizon_px(self) -> float:
+        self.horizon_px = height / 2 + (_HORIZON_PX - 360) * scale
         """Row of the horizon while the camera is at rest."""
-        return self.height / 2 + (_HORIZON_PX - 360) * self.scale
-
-    @property
-    def margin_px(self) -> tuple[int, int]:
+        sway_x, sway_y = _SWAY_PX[camera]
+        self.margin_px = math.ceil(sway_x * scale), math.ceil(sway_y * scale)
         """How far the camera may turn to either side, and up or down."""
-        sway_x, sway_y = _SWAY_PX[self.camera]
-        return math.ceil(sway_x * self.scale), math.ceil(sway_y * self.scale)
 
     def project(self, points: F64, offset: tuple[int, int] = (0, 0)) -> F64:
         """Give the (n, 2) picture points of (n, 3) street points; pixel k covers [k, k+1)."""

@@ -35,7 +35,7 @@ def paint_ground(canvas: Canvas, noise: np.random.Generator) -> None:
     x = (columns.astype(np.float32)[None] * z / np.float32(view.focal_px)).astype(np.float32)
     pixel_m = z * z / np.float32(view.focal_px * HEIGHT_M)  # how deep one row is
     road = ((z > KERB_NEAR_M) & (z < KERB_FAR_M)).astype(np.float32)
-    rgb = _mixed(np.broadcast_to(np.float32(_PAVING), (*x.shape, 3)), _ASPHALT, road)
+    rgb = _mixed(np.broadcast_to(np.array(_PAVING, np.float32), (*x.shape, 3)), _ASPHALT, road)
     bike = _band(z, KERB_NEAR_M + 0.25, BIKE_LANE_M, pixel_m)
     rgb = _mixed(rgb, _BIKE_RED, bike * 0.75)
     rgb += (_texture(x, z, pixel_m, noise) * (1.0 + 0.5 * road))[..., None]
@@ -51,7 +51,9 @@ def paint_ground(canvas: Canvas, noise: np.random.Generator) -> None:
 
 
 def _mixed(base: F32, rgb: Rgb, part: F32) -> F32:
-    out: F32 = base + (np.float32(rgb) - base) * np.broadcast_to(part, base.shape[:2])[..., None]
+    out: F32 = (
+        base + (np.array(rgb, np.float32) - base) * np.broadcast_to(part, base.shape[:2])[..., None]
+    )
     return out
 
 

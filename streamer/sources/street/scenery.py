@@ -61,15 +61,18 @@ def _sky(canvas: Canvas, noise: np.random.Generator) -> None:
     height, width = canvas.labels.shape
     horizon = max(1, int(canvas.view.horizon_px - canvas.origin[1]) + 1)
     part = np.linspace(0, 1, horizon, dtype=np.float32)[:, None, None]
-    blue = np.float32((118, 168, 222)) * (1 - part) + np.float32((206, 224, 238)) * part
+    blue = (
+        np.array((118, 168, 222), np.float32) * (1 - part)
+        + np.array((206, 224, 238), np.float32) * part
+    )
     clouds = np.zeros((horizon, width), np.float32)
     for cells, strength in ((4, 0.5), (9, 0.3), (20, 0.16)):
         coarse = noise.random((cells, cells * 4)).astype(np.float32)
         clouds += strength * cv2.resize(coarse, (width, horizon), interpolation=cv2.INTER_CUBIC)
     cover = np.clip((clouds - 0.52) * 4, 0, 0.9)[..., None]
-    canvas.rgb[: min(horizon, height)] = (blue + (np.float32((250, 250, 250)) - blue) * cover)[
-        :height
-    ].astype(np.uint8)
+    canvas.rgb[: min(horizon, height)] = (
+        blue + (np.array((250, 250, 250), np.float32) - blue) * cover
+    )[:height].astype(np.uint8)
 
 
 def _distance(canvas: Canvas, dice: Dice) -> None:
@@ -125,29 +128,16 @@ def _trunk(x: float) -> Figure:
 
 def _lamp(x: float, z_m: float, way: int) -> Figure:
     grey, light = paint((70, 76, 80)), paint((128, 134, 138))
-    pole = capsules(
-        np.array([[x, 0.1, 0.07, x, 6.2, 0.045], [x, 6.2, 0.05, x + way * 1.3, 6.45, 0.04]])
-    )
+    arms = np.array([[x, 0.1, 0.07, x, 6.2, 0.045], [x, 6.2, 0.05, x + way * 1.3, 6.45, 0.04]])
+    pole, arm = capsules(arms)
+    head = x + way * 1.35
     rows = [
         (rectangle(x - 0.13, 0.0, x + 0.13, 0.45), grey),
-        (pole[0], grey),
-        (pole[1], grey),
+        (pole, grey),
+        (arm, grey),
         (rectangle(x - 0.045, 0.45, x - 0.015, 6.0), light),
-        (
-            rectangle(
-                *sorted((x + way * 1.0, x + way * 1.7))[:1],
-                6.36,
-                max(x + way * 1.0, x + way * 1.7),
-                6.52,
-            ),
-            grey,
-        ),
-        (
-            rectangle(
-                min(x + way * 1.1, x + way * 1.65), 6.31, max(x + way * 1.1, x + way * 1.65), 6.37
-            ),
-            paint((250, 244, 214)),
-        ),
+        (rectangle(head - 0.35, 6.36, head + 0.35, 6.52), grey),
+        (rectangle(head - 0.28, 6.31, head + 0.28, 6.37), paint((250, 244, 214))),
     ]
     return _standing(rows, z_m)
 

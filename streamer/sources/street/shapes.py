@@ -12,8 +12,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.sources.street.camera import View
-
 F64 = NDArray[np.float64]
 Rgb = tuple[int, int, int]
 
@@ -39,9 +37,8 @@ def paint(rgb: Rgb, light: float = 1.0, stroke_m: float = 0.0) -> Paint:
     luma = 16 + 0.257 * r + 0.504 * g + 0.098 * b - GRAIN / 2
     u = 128 - 0.148 * r - 0.291 * g + 0.439 * b
     v = 128 + 0.439 * r - 0.368 * g - 0.071 * b
-    return Paint(
-        float(round(min(235 - GRAIN, max(16, luma)))), (float(round(u)), float(round(v))), stroke_m
-    )
+    level = float(round(min(235 - GRAIN, max(16, luma))))
+    return Paint(level, (float(round(u)), float(round(v))), stroke_m)
 
 
 @dataclass(slots=True)
@@ -56,19 +53,6 @@ class Figure:
     """One for each outline; None is not seen from here."""
     shadows: list[F64] = field(default_factory=list)
     """Outlines (k, 3) on the ground."""
-
-    def extent_xyxy(self, view: View, offset: tuple[int, int]) -> tuple[float, float, float, float]:
-        """The smallest box around what is drawn, in pixels, not clipped to the picture."""
-        picture = view.project(self.points, offset)
-        lows, highs, start = [], [], 0
-        for end, look in zip(self.ends, self.paints, strict=True):
-            if look is not None:
-                half_px = look.stroke_m / 2 * view.focal_px / self.points[start, 2]
-                lows.append(picture[start:end].min(axis=0) - half_px)
-                highs.append(picture[start:end].max(axis=0) + half_px)
-            start = end
-        (x1, y1), (x2, y2) = np.min(lows, axis=0).tolist(), np.max(highs, axis=0).tolist()
-        return x1, y1, x2, y2
 
 
 def figure(outlines: list[tuple[F64, Paint]], shadows: list[F64] | None = None) -> Figure:

@@ -15,13 +15,11 @@ from numpy.typing import NDArray
 from streamer.planes import Planes
 from streamer.sources.street.actors import Action, Actor, ActorClass, Episode
 from streamer.sources.street.camera import Camera, CameraPath, View
-from streamer.sources.street.render import Renderer, stamp
+from streamer.sources.street.placed import Placed
+from streamer.sources.street.render import Renderer
 from streamer.sources.street.scenery import props
-from streamer.sources.street.shapes import F64, Figure
+from streamer.sources.street.shapes import F64
 from streamer.sources.street.traffic import Traffic
-
-_STEPS = 16
-"""Boxes are rounded to 1/16 pixel, so that they are equal on every machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +64,6 @@ class Truth:
         return np.array([s.identity for s in self.sightings], np.int64)
 
 
-@dataclass(frozen=True, slots=True)
-class _Placed:
-    figure: Figure
-    z_m: float
-    label: int
-    actor: Actor | None
-
-
 class Street:
     """The street of one seed, seen by one camera."""
 
@@ -91,40 +81,61 @@ class Street:
         self._seed = seed
         self._path = CameraPath(seed, self._view)
         self._traffic = Traffic(seed)
-        self._props = [_Placed(prop.figure, prop.z_m, prop.label, None) for prop in props()]
-        self._ready: Renderer | None = None
+        self._props = props()
+        self._renderer: Renderer | None = None
 
-    def prepare(self) -> None:
-        """Paint the empty street now and not with the first frame: truth alone needs no pixels."""
-        self._ready = self._ready or Renderer(self._view, self._seed)
+    def prepare(self) -> Renderer:
+        """Paint the empty street, if it is not yet: truth alone needs no pixels."""
+        if self._renderer is None:
+            self._renderer = Renderer(self._view, self._seed)
+        return self._renderer
 
     def time_s(self, frame: int) -> float:
         """When a frame is, in seconds of the street."""
         return float(frame / self.fps)
 
+    def render(self, frame: int, planes: Planes) -> None:
+        """Draw a frame into planes of the street's size."""
+        things, offset = self._things(frame)
+        self.prepare().render(planes, things, offset, frame)
+
+    def labels(self, frame: int) -> NDArray[np.uint8]:
+        """Give the (H, W) map of indices into LABELS."""
+        things, offset = self._things(frame)
+        out = self.prepare().labels(offset)
+        for thing in things:
+            thing.stamp(out, thing.label)
+        return out
+
+    def instances(self, frame: int) -> NDArray[np.int32]:
+        """Give the (H, W) map of the identity that is seen in each pixel; 0 is the scenery."""
+        return self._stamped(self._things(frame)[0])[0]
+
     def truth(self, frame: int) -> Truth:
         """Say what is in a frame, and how much of it is seen."""
-        offset = self._path.offset(self.time_s(frame))
-        placed = self._placed(frame, offset)
-        alone: dict[int, int] = {}
-        identities = self._stamped(placed, offset, alone)
-        seen = dict(
-            zip(*(part.tolist() for part in np.unique(identities, return_counts=True)), strict=True)
+        time_s = self.time_s(frame)
+        things, offset = self._things(frame)
+        seen, alone = self._stamped(things)
+        counts = dict(zip(*(n.tolist() for n in np.unique(seen, return_counts=True)), strict=True))
+        actors = {actor.identity: actor for actor in self._traffic.actors(time_s)}
+        sightings = tuple(
+            Sighting(
+                thing.identity,
+                actors[thing.identity].name,
+                thing.box_xyxy(self.width, self.height),
+                counts.get(thing.identity, 0) / alone[thing.identity],
+                _episode(actors[thing.identity], time_s),
+            )
+            for thing in sorted(things, key=lambda thing: thing.identity)
+            if alone.get(thing.identity)
         )
-        sightings = []
-        for thing in placed:
-            actor = thing.actor
-            if actor is None or not alone[actor.identity]:
-                continue
-            visibility = round(seen.get(actor.identity, 0) / alone[actor.identity], 3)
-            box = self._box(thing.figure, offset)
-            episode = _episode(actor, self.time_s(frame))
-            sightings.append(Sighting(actor.identity, actor.name, box, visibility, episode))
-        sightings.sort(key=lambda sighting: sighting.identity)
-        return Truth(frame, self.time_s(frame), offset, tuple(sightings))
+        return Truth(frame, time_s, offset, sightings)
 
     def episodes(self, begin_s: float, end_s: float) -> list[tuple[int, Episode]]:
-        """Give all episodes (identity, episode) of persons that touch [begin, end), in the picture or not."""
+        """Give the episodes of all persons that touch [begin, end), with their identities.
+
+        Persons are listed also while they are out of the picture.
+        """
         return [
             (actor.identity, episode)
             for actor in self._traffic.between(begin_s, end_s)
@@ -132,61 +143,33 @@ class Street:
             if episode.begin_s < end_s and begin_s < episode.end_s
         ]
 
-    def render(self, frame: int, planes: Planes) -> None:
-        """Draw a frame into planes of the street's size."""
-        offset = self._path.offset(self.time_s(frame))
-        figures = [thing.figure for thing in self._placed(frame, offset)]
-        self._renderer.render(planes, figures, offset, frame)
-
-    def labels(self, frame: int) -> NDArray[np.uint8]:
-        """Give the (H, W) map of canvas.LABELS."""
-        offset = self._path.offset(self.time_s(frame))
-        out = self._renderer.labels(offset)
-        for thing in self._placed(frame, offset):
-            stamp(out, self._view, thing.figure, offset, thing.label)
-        return out
-
-    def instances(self, frame: int) -> NDArray[np.int32]:
-        """Give the (H, W) map of the identity that is seen in each pixel; 0 is the scenery."""
-        offset = self._path.offset(self.time_s(frame))
-        return self._stamped(self._placed(frame, offset), offset, {})
-
-    @property
-    def _renderer(self) -> Renderer:
-        self.prepare()
-        assert self._ready is not None
-        return self._ready
-
-    def _placed(self, frame: int, offset: tuple[int, int]) -> list[_Placed]:
-        """Everything that may be in the picture, the farthest first."""
+    def _things(self, frame: int) -> tuple[list[Placed], tuple[int, int]]:
+        """Everything that may be in the picture, the farthest first, and the camera's offset."""
         time_s = self.time_s(frame)
-        things = list(self._props)
+        offset = self._path.offset(time_s)
+        placed = [
+            Placed.at(self._view, offset, prop.figure, prop.z_m, prop.label, 0)
+            for prop in self._props
+        ]
         for actor in self._traffic.actors(time_s):
             figure = actor.figure(time_s)
-            x1, _, x2, _ = figure.extent_xyxy(self._view, offset)
-            if x2 > 0 and x1 < self.width:
-                things.append(_Placed(figure, actor.z_m, actor.label, actor))
-        return sorted(things, key=lambda thing: -thing.z_m)
+            placed.append(
+                Placed.at(self._view, offset, figure, actor.z_m, actor.label, actor.identity)
+            )
+        inside = [thing for thing in placed if thing.is_between(0, self.width)]
+        return sorted(inside, key=lambda thing: -thing.z_m), offset
 
-    def _stamped(
-        self, placed: list[_Placed], offset: tuple[int, int], alone: dict[int, int]
-    ) -> NDArray[np.int32]:
-        """Draw identities over each other; alone gets the pixels of each before others hide it."""
+    def _stamped(self, things: list[Placed]) -> tuple[NDArray[np.int32], dict[int, int]]:
+        """Draw identities over each other, and count the pixels of each before others hide it."""
         out = np.zeros((self.height, self.width), np.int32)
-        for thing in placed:
-            identity = thing.actor.identity if thing.actor else 0
-            stamp(out, self._view, thing.figure, offset, identity)
-            if thing.actor:
-                x1, y1, x2, y2 = self._box(thing.figure, offset)
-                part = out[max(0, int(y1) - 2) : int(y2) + 3, max(0, int(x1) - 2) : int(x2) + 3]
-                alone[identity] = int(np.count_nonzero(part == identity))
-        return out
-
-    def _box(self, figure: Figure, offset: tuple[int, int]) -> tuple[float, float, float, float]:
-        x1, y1, x2, y2 = (
-            round(c * _STEPS) / _STEPS for c in figure.extent_xyxy(self._view, offset)
-        )
-        return max(0.0, x1), max(0.0, y1), min(float(self.width), x2), min(float(self.height), y2)
+        alone: dict[int, int] = {}
+        for thing in things:
+            thing.stamp(out, thing.identity)
+            if thing.identity:
+                x1, y1, x2, y2 = (int(c) for c in thing.box_xyxy(self.width, self.height))
+                around = out[max(0, y1 - 2) : max(0, y2 + 3), max(0, x1 - 2) : max(0, x2 + 3)]
+                alone[thing.identity] = int(np.count_nonzero(around == thing.identity))
+        return out, alone
 
 
 def _episode(actor: Actor, time_s: float) -> Episode | None:

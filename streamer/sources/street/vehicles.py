@@ -117,16 +117,6 @@ MODELS: dict[str, Model] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class _Template:
-    still: Figure
-    normals: F64
-    """(parts, 4): outward normal and a point (nx, ny, px, py) of faces that may be turned away."""
-    spokes: F64
-    """(wheels, 2) centres."""
-    z_near: float
-
-
 class _Workshop:
     """Puts one vehicle together from back to front; the near side is at z = -half."""
 
