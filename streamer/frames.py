@@ -214,8 +214,10 @@ class PoolReader:
         pool = self._pools[info.camera][info.epoch]
         return Planes.from_buffer(pool.buffer, info.width, info.height, offset=offset)
 
-    def check(self, frame: Frame) -> None:
-        """Raise StaleFrame unless the slot still holds this very frame."""
+    def check(self, frame: Frame, inline: memoryview | None = None) -> None:
+        """Raise StaleFrame unless the slot still holds this very frame; inline pixels stay."""
+        if inline is not None:
+            return
         info = frame.info
         start = frame.slot * slot_bytes(info.width, info.height)
         expected = (_MAGIC, frame.generation, info.epoch, info.width, info.height, info.seq)

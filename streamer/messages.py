@@ -7,6 +7,7 @@ a second part. Tags carry a version; a peer of another version is told apart, ne
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Literal
 
 import msgspec
 
@@ -14,6 +15,10 @@ from streamer.errors import MessageError
 
 MAX_MESSAGE_BYTES = 4_000_000
 """Larger words are refused before they are parsed; 10,000 boxes are 0.4 MB."""
+
+
+Fields = dict[str, str | int | float | bool | None]
+"""What an event says beside what all events say."""
 
 
 class FrameInfo(msgspec.Struct, frozen=True, array_like=True):
@@ -36,7 +41,9 @@ class FrameInfo(msgspec.Struct, frozen=True, array_like=True):
     """Monotonic clock of arrival; latencies are measured from here."""
     discontinuity: bool = False
     """The media clock jumped between the frame before and this one."""
-    matrix: str = "bt601"
+    matrix: Literal["bt601", "bt709"] = "bt601"
+    fps: float = 0.0
+    """As the source declares it; 0 if it doesn't."""
 
     @property
     def pts_s(self) -> Fraction:
@@ -147,9 +154,10 @@ class Beat(msgspec.Struct, frozen=True, array_like=True, tag="beat/1"):
 class Notice(msgspec.Struct, frozen=True, array_like=True, tag="notice/1"):
     """stage -> supervisor -> publish: something happened that is an event for the user."""
 
-    type: str
+    kind: str
+    """The event's type."""
     camera: str
-    fields: dict[str, str | int | float | bool | None]
+    fields: Fields
     capture_ns: int = 0
     """Wall clock of what happened; 0 for the time at which publish writes it."""
     frame: int | None = None

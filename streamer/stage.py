@@ -16,12 +16,12 @@ import signal
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 import zmq
 
-from engines.errors import EngineError
+from engines.errors import EngineMismatch, EngineUnavailable, ModelError
 from streamer.config import Config
 from streamer.errors import MessageError, StreamerError
 from streamer.graph import StageSpec
@@ -32,12 +32,14 @@ from streamer.messages import (
     Body,
     ControlMessage,
     Ended,
+    EndOfStream,
     Hello,
     Notice,
     PeerDown,
     PeerUp,
     PoolGrant,
     Ready,
+    Skipped,
     decode_supervisor,
     encode,
 )
@@ -48,6 +50,7 @@ log = logging.getLogger(__name__)
 BEAT_S = 0.5
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
+_ABOUT_CAMERA = (Skipped, EndOfStream)
 
 
 class StageStart(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,8 +84,11 @@ class Stage:
         self.camera = start.spec.camera
         self.counters: Counter[str] = Counter()
         self.dropped: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._drops_told: Counter[tuple[str, str]] = Counter()
         self.latency: defaultdict[str, Histogram] = defaultdict(Histogram)
         self.stopping = False
+        self.error: StreamerError | None = None
+        """What kept this stage from its work, if anything; it ends without being restarted."""
         self.tick_at = float("inf")
         """When on_tick is wanted next, on time.monotonic()."""
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -115,6 +121,9 @@ class Stage:
 
     def on_drop(self, consumer: str, body: Body, cause: str) -> None:
         """An item for this consumer will never arrive."""
+        del consumer  # the cause begins with its name
+        camera = body.camera if isinstance(body, _ABOUT_CAMERA) else body.info.camera
+        self.dropped[camera][cause] += 1
 
     def on_peer_down(self, down: PeerDown) -> None:
         """A producer or consumer died."""
@@ -151,6 +160,27 @@ class Stage:
     def notice(self, kind: str, camera: str, **fields: str | int | float | bool | None) -> None:
         """Report what happened as an event, now."""
         self.say(Notice(kind, camera, fields, time.time_ns()))
+
+    def forward(self, item: Received, body: Body, *, to: Sequence[str] | None = None) -> None:
+        """Send what was made of an item on, and give the item back once it has left.
+
+        So what waits here is bounded by the credits that we grant.
+        """
+        consumers = self.outbox.consumers if to is None else to
+        waiting = len(consumers)
+
+        def left() -> None:
+            nonlocal waiting
+            waiting -= 1
+            if waiting == 0:
+                self.inbox.done(item.producer, item.number)
+
+        for consumer in consumers:
+            self.outbox.send(consumer, body, then=left)
+
+    def make_socket(self, kind: int) -> zmq.Socket[bytes]:
+        """A socket of this process's context, for a stage that talks to the outside."""
+        return make_socket(self._context, kind)
 
     def wake(self) -> None:
         """Have on_wake called soon, from any thread."""
@@ -249,7 +279,16 @@ class Stage:
             self._disconnect(peer.stage)
         self.on_peer_down(peer)
 
+    def _tell_drops(self) -> None:
+        for camera, causes in self.dropped.items():
+            for cause, total in causes.items():
+                count = total - self._drops_told[camera, cause]
+                if count:
+                    self._drops_told[camera, cause] = total
+                    self.notice("frames.dropped", camera, cause=cause, count=count, total=total)
+
     def _beat(self) -> None:
+        self._tell_drops()
         for consumer, edge in self.outbox.statistics().items():
             self.counters[f"pending.{consumer}"] = edge.pending
             self.counters[f"in_flight.{consumer}"] = edge.in_flight
@@ -283,8 +322,10 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda _signal, _frame: stage.on_stop(drain=False))
     try:
         stage.run()
+        if stage.error is not None:
+            raise stage.error
         stage.say(Ended())
-    except (StreamerError, EngineError) as error:
+    except (StreamerError, ModelError, EngineUnavailable, EngineMismatch) as error:
         # What another try can't mend: the supervisor must not restart us for it.
         log.error("%s", error)
         stage.say(Ended(str(error), getattr(error, "reason", type(error).__name__)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Protocol
+from typing import Literal, Protocol
 
 from streamer.planes import Planes
 
@@ -37,8 +37,8 @@ class SourceInfo:
     live: bool
     """True for a camera or stream that goes on whether we read it or not."""
     frames_declared: int | None = None
-    matrix: str = "bt601"
-    """Colour matrix of the planes: "bt601" or "bt709"."""
+    matrix: Literal["bt601", "bt709"] = "bt601"
+    """Colour matrix of the planes."""
 
 
 class SourceFrame(Protocol):

@@ -1,0 +1,397 @@
+"""Events as users get them: one flat JSON object each, with a published schema.
+
+Turns tracks and notices into events; knows no socket and no file. `streamer schema` prints what
+this module declares.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import TypedDict
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.messages import FrameInfo, Notice, Tracks
+
+SCHEMA = 1
+HOST = ""
+"""The camera of events that are about no camera."""
+
+Box = tuple[float, float, float, float]
+
+
+class Object(msgspec.Struct, frozen=True, rename={"class_name": "class"}):
+    """One detected object."""
+
+    class_name: str
+    score: float
+    box_xyxy_px: Box
+    box_xyxy_rel: Box
+    """The same in parts of the frame's width and height."""
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    """What all events carry."""
+
+    schema: int = SCHEMA
+    id: str
+    """Unique; two events of one id are one event that was delivered twice."""
+    seq: int
+    """Counts the events of one camera, from 1, without gaps."""
+    camera: str
+    """Name in the configuration; empty for events of the host."""
+    time_utc: str
+    """Wall clock of capture (of the frame), or of what happened."""
+    pts_s: float | None = None
+    """Media time of the frame."""
+    frame: int | None = None
+    """Number of the frame."""
+
+
+class Detection(Event, frozen=True, kw_only=True, tag="detection"):
+    """The objects of one frame; frames without objects have no such event."""
+
+    objects: list[Object]
+
+
+class _Track(Event, frozen=True, kw_only=True, rename={"class_name": "class"}):
+    track_id: int
+    """Unique per camera for the whole run."""
+    class_name: str
+    score: float
+    box_xyxy_px: Box
+    box_xyxy_rel: Box
+
+
+class TrackStarted(_Track, frozen=True, kw_only=True, tag="track.started"):
+    """An object was confirmed."""
+
+
+class TrackUpdated(_Track, frozen=True, kw_only=True, tag="track.updated"):
+    """A confirmed object, a few times a second."""
+
+
+class TrackEnded(_Track, frozen=True, kw_only=True, tag="track.ended"):
+    """An object is gone; boxes and score are its last."""
+
+    duration_s: float
+    """Media time from its start to its last sight."""
+
+
+class StreamUp(Event, frozen=True, kw_only=True, tag="stream.up"):
+    """A source delivers frames."""
+
+    reason: str
+    width: int
+    height: int
+    fps: float | None
+    codec: str
+
+
+class StreamDown(Event, frozen=True, kw_only=True, tag="stream.down"):
+    """A source delivers no frames."""
+
+    reason: str
+    """"ended", "not_found", "auth", "timeout", "refused", "tls", "codec", "corrupt", "stalled",
+    "stopped", or "io"."""
+    message: str
+    retry_in_s: float | None
+    """When it is tried again; null for never."""
+
+
+class StreamDamaged(Event, frozen=True, kw_only=True, tag="stream.damaged"):
+    """Pictures of a source could not be decoded."""
+
+    corrupt_frames: int
+    """Since the last such event."""
+
+
+class RecordingStarted(Event, frozen=True, kw_only=True, tag="recording.started"):
+    """A file was begun."""
+
+    path: str
+    codec: str
+
+
+class RecordingSegment(Event, frozen=True, kw_only=True, tag="recording.segment"):
+    """A file was closed and plays."""
+
+    path: str
+    start_utc: str
+    duration_s: float
+    frames: int
+    size_bytes: int
+    finished: bool
+    """False if writing broke off; the file still plays for duration_s."""
+
+
+class RecordingEnded(Event, frozen=True, kw_only=True, tag="recording.ended"):
+    """Nothing more is recorded of this camera."""
+
+    frames: int
+
+
+class RecordingFailed(Event, frozen=True, kw_only=True, tag="recording.failed"):
+    """Writing broke off; it goes on by itself where it can."""
+
+    path: str
+    message: str
+
+
+class RecordingResumed(Event, frozen=True, kw_only=True, tag="recording.resumed"):
+    """Writing goes on."""
+
+    path: str
+    frames_lost: int
+
+
+class RecordingChanged(Event, frozen=True, kw_only=True, tag="recording.changed"):
+    """A file goes on over a change of its source."""
+
+    path: str
+    message: str
+
+
+class StageRestarted(Event, frozen=True, kw_only=True, tag="stage.restarted"):
+    """A process of the pipeline died and its successor works."""
+
+    stage: str
+    cause: str
+    down_s: float | None = None
+    lost_from: int | None = None
+    """publish only: first sequence number that may not have been delivered; null for none."""
+    lost_to: int | None = None
+
+
+class StageFailed(Event, frozen=True, kw_only=True, tag="stage.failed"):
+    """A process of the pipeline was given up; the others go on."""
+
+    stage: str
+    reason: str
+
+
+class FramesDropped(Event, frozen=True, kw_only=True, tag="frames.dropped"):
+    """Frames did not reach a consumer; at most one such event a second and cause."""
+
+    cause: str
+    count: int
+    """Since the last such event of this cause."""
+    total: int
+
+
+class Heartbeat(Event, frozen=True, kw_only=True, tag="heartbeat"):
+    """The pipeline is alive."""
+
+    uptime_s: float
+    events: int
+
+
+AnyEvent = (
+    Detection
+    | TrackStarted
+    | TrackUpdated
+    | TrackEnded
+    | StreamUp
+    | StreamDown
+    | StreamDamaged
+    | RecordingStarted
+    | RecordingSegment
+    | RecordingEnded
+    | RecordingFailed
+    | RecordingResumed
+    | RecordingChanged
+    | StageRestarted
+    | StageFailed
+    | FramesDropped
+    | Heartbeat
+)
+
+_encoder = msgspec.json.Encoder()
+encode_event = _encoder.encode
+decode_event = msgspec.json.Decoder(AnyEvent).decode
+
+
+def schema() -> dict[str, object]:
+    """The JSON schema of every event."""
+    return msgspec.json.schema(AnyEvent)
+
+
+def utc(time_ns: int) -> str:
+    """Wall clock in ISO 8601 with microseconds."""
+    moment = dt.datetime.fromtimestamp(time_ns // 10**9, dt.timezone.utc)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{time_ns % 10**9 // 1000:06d}Z"
+
+
+class Numbering:
+    """Gives the events of one camera their numbers and ids; the caller keeps `last` safe."""
+
+    def __init__(self, run: str, camera: str, last: int) -> None:
+        self.last = last
+        self._run = run
+        self._camera = camera
+
+    def next(self) -> tuple[int, str]:
+        """The next sequence number and id."""
+        self.last += 1
+        return self.last, f"{self._run}-{self._camera or 'host'}-{self.last}"
+
+
+def event_of_notice(notice: Notice, numbering: Numbering) -> AnyEvent:
+    """Make the event that a stage or the supervisor asked for."""
+    seq, identity = numbering.next()
+    event: AnyEvent = msgspec.convert(
+        {
+            "type": notice.kind,
+            "id": identity,
+            "seq": seq,
+            "camera": notice.camera,
+            "time_utc": utc(notice.capture_ns),
+            "frame": notice.frame,
+            "pts_s": notice.pts_s,
+            **notice.fields,
+        },
+        AnyEvent,
+    )
+    return event
+
+
+class _Known(msgspec.Struct):
+    """What is remembered of a track between its start and its end."""
+
+    started_pts: Fraction
+    seen_pts: Fraction
+    told_pts: Fraction
+    class_name: str
+    score: float
+    box: Box
+
+
+class _Stamp(TypedDict):
+    id: str
+    seq: int
+    camera: str
+    time_utc: str
+    pts_s: float
+    frame: int
+
+
+class _TrackFields(_Stamp):
+    track_id: int
+    class_name: str
+    score: float
+    box_xyxy_px: Box
+    box_xyxy_rel: Box
+
+
+class FrameEvents:
+    """Turns the tracks of one camera's frames into events, in order.
+
+    Args:
+        numbering: of the camera.
+        score: detections below are no events (a tracker may use them all the same).
+        updated_per_s: track.updated events a second of media time and track, at the most.
+    """
+
+    def __init__(self, numbering: Numbering, *, score: float, updated_per_s: float) -> None:
+        self._numbering = numbering
+        self._score = score
+        self._period = Fraction(1) / Fraction(updated_per_s) if updated_per_s else None
+        self._known: dict[int, _Known] = {}
+
+    def events(self, message: Tracks) -> Iterator[AnyEvent]:
+        """All events of one frame: the detection, then the tracks that start, go on and end."""
+        info = message.info
+        objects = self._objects(message)
+        if objects:
+            yield Detection(objects=objects, **self._stamp(info))
+        names = message.detections.class_names
+        boxes = np.frombuffer(message.boxes, np.float32).reshape(-1, 4)
+        columns = zip(
+            np.frombuffer(message.ids, np.int64).tolist(),
+            np.frombuffer(message.classes, np.int16).tolist(),
+            np.frombuffer(message.scores, np.float32).tolist(),
+            _rounded(boxes, 2),
+            strict=True,
+        )
+        for track_id, class_index, score, box in columns:
+            yield from self._seen(info, track_id, names[class_index], round(score, 4), box)
+        for track_id in message.ended:
+            yield from self._gone(info, track_id)
+
+    def end(self, info: FrameInfo) -> Iterator[AnyEvent]:
+        """The stream is over after this frame, and so are all tracks."""
+        for track_id in list(self._known):
+            yield from self._gone(info, track_id)
+
+    def _seen(
+        self, info: FrameInfo, track_id: int, class_name: str, score: float, box: Box
+    ) -> Iterator[AnyEvent]:
+        pts = info.pts_s
+        known = self._known.get(track_id)
+        if known is None:
+            self._known[track_id] = _Known(pts, pts, pts, class_name, score, box)
+            yield TrackStarted(**self._track(info, track_id))
+            return
+        known.seen_pts, known.class_name, known.score, known.box = pts, class_name, score, box
+        if self._period is not None and pts - known.told_pts >= self._period:
+            known.told_pts = pts
+            yield TrackUpdated(**self._track(info, track_id))
+
+    def _gone(self, info: FrameInfo, track_id: int) -> Iterator[AnyEvent]:
+        if track_id in self._known:
+            fields = self._track(info, track_id)
+            known = self._known.pop(track_id)
+            duration_s = round(float(known.seen_pts - known.started_pts), 6)
+            yield TrackEnded(duration_s=duration_s, **fields)
+
+    def _objects(self, message: Tracks) -> list[Object]:
+        found = message.detections
+        scores = np.frombuffer(found.scores, np.float32)
+        keep = scores >= self._score
+        boxes = np.frombuffer(found.boxes, np.float32).reshape(-1, 4)[keep]
+        size = np.array([message.info.width, message.info.height] * 2, np.float32)
+        columns = zip(
+            np.frombuffer(found.classes, np.int16)[keep].tolist(),
+            scores[keep].tolist(),
+            _rounded(boxes, 2),
+            _rounded(boxes / size, 5),
+            strict=True,
+        )
+        return [
+            Object(found.class_names[index], round(score, 4), box, relative)
+            for index, score, box, relative in columns
+        ]
+
+    def _track(self, info: FrameInfo, track_id: int) -> _TrackFields:
+        known = self._known[track_id]
+        size = (info.width, info.height) * 2
+        relative = tuple(
+            round(side / whole, 5) for side, whole in zip(known.box, size, strict=True)
+        )
+        return {
+            **self._stamp(info),
+            "track_id": track_id,
+            "class_name": known.class_name,
+            "score": known.score,
+            "box_xyxy_px": known.box,
+            "box_xyxy_rel": (relative[0], relative[1], relative[2], relative[3]),
+        }
+
+    def _stamp(self, info: FrameInfo) -> _Stamp:
+        seq, identity = self._numbering.next()
+        return {
+            "id": identity,
+            "seq": seq,
+            "camera": info.camera,
+            "time_utc": utc(info.capture_ns),
+            "pts_s": round(float(info.pts_s), 6),
+            "frame": info.seq,
+        }
+
+
+def _rounded(boxes: NDArray[np.float32], digits: int) -> list[Box]:
+    return [tuple(box) for box in np.round(boxes.astype(np.float64), digits).tolist()]

@@ -1,0 +1,305 @@
+"""Join one camera's frames with their tracks, draw, and write files; runs in the encode process.
+
+A recording never has a hole because of inference: what is late, skipped or dead costs the boxes,
+not the frame.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.errors import SinkError, StaleFrame
+from streamer.events import utc
+from streamer.frames import PoolReader
+from streamer.graph import encoder_threads
+from streamer.join import Join, Joined
+from streamer.messages import EndOfStream, Fields, Frame, FrameInfo, PeerDown, Skipped, Tracks
+from streamer.overlay import Overlay, Trails, colour_of
+from streamer.planes import Planes
+from streamer.queues import Received
+from streamer.sinks.base import (
+    DiskLow,
+    Notice,
+    PictureResized,
+    Recording,
+    RecordingFailed,
+    RecordingResumed,
+    SegmentEnded,
+    SegmentStarted,
+    TimelineJoined,
+)
+from streamer.sinks.encoder import WriterOptions
+from streamer.sinks.recover import recover
+from streamer.sinks.segments import SegmentRecorder
+from streamer.sinks.single import SingleFile
+from streamer.sources.base import FrameTimes
+from streamer.stage import Stage, StageStart
+
+log = logging.getLogger(__name__)
+
+PREDICT_S = 0.6
+"""For so long the boxes of the last result are moved along where newer ones are missing."""
+
+
+class Encode(Stage):
+    """Writes all files of one camera."""
+
+    def __init__(self, start: StageStart) -> None:
+        super().__init__(start)
+        cv2.setNumThreads(1)
+        self._camera = start.config.cameras[self.camera]
+        self._live = start.live[self.camera]
+        self._decode, self._track = f"decode.{self.camera}", f"track.{self.camera}"
+        deadline_s = start.config.encode.deadline_s if self._live else None
+        self._join: Join[Received, Tracks] = Join(deadline_s)
+        if self._track not in start.spec.producers:
+            self._join.no_more_results("off")
+        self._reader = PoolReader(start.supervisor_pid)
+        self._painter = Painter(self.camera)
+        self._outputs: list[Recording] = []
+        self._opened = False
+        self._last_seq = -1
+        self._ended = False
+
+    def on_open(self) -> None:
+        """Say what a predecessor that was killed has left."""
+        folder = self.config.record_folder(self.camera)
+        for found in recover(Path(folder)) if folder else []:
+            if found.path.parent.parent.name == self.camera:
+                log.warning("%s was cut short; %.1f s of it play", found.path, found.playable_s)
+
+    def on_item(self, item: Received) -> None:
+        """Take in a frame, or what is known of one."""
+        body = item.body
+        if isinstance(body, Frame) and body.info.seq > self._last_seq:
+            self._last_seq = body.info.seq
+            self.inbox.next_seq[item.producer] = body.info.seq + 1
+            self._join.add(body.info.seq, item, time.monotonic())
+        elif isinstance(body, Tracks):
+            if body.detections.skipped:
+                self._join.skip(body.info.seq, body.detections.skipped)
+            else:
+                self._join.annotate(body.info.seq, body)
+            self.inbox.done(item.producer, item.number)
+        else:
+            if isinstance(body, Skipped):
+                self._join.skip(body.seq, body.cause)
+            elif isinstance(body, EndOfStream) and item.producer == self._track:
+                self._join.no_more_results("ended")
+            elif isinstance(body, EndOfStream):
+                self._ended = True
+            self.inbox.done(item.producer, item.number)
+        self._write_what_can_go()
+
+    def on_peer_down(self, down: PeerDown) -> None:
+        """Without its producer a frame or an annotation never comes."""
+        if down.final and down.stage == self._track:
+            self._join.no_more_results("failed")
+        elif down.final and down.stage == self._decode:
+            self._ended = True
+        self._write_what_can_go()
+
+    def on_tick(self) -> None:
+        """The deadline of the oldest frame is over."""
+        self._write_what_can_go()
+
+    def finished(self) -> bool:
+        """All frames are written."""
+        return self.stopping or (self._ended and not len(self._join))
+
+    def on_close(self) -> None:
+        """Write what is here, and finish all files."""
+        self._join.no_more_results("stopped")
+        self._write_what_can_go()
+        for output in self._outputs:
+            self._tell_closed(output)
+        if self._opened:
+            self.notice("recording.ended", self.camera, frames=self.counters["frames"])
+
+    def _write_what_can_go(self) -> None:
+        while (joined := self._join.next(time.monotonic())) is not None:
+            self._write(joined)
+        self.tick_at = self._join.due_s
+
+    def _write(self, joined: Joined[Received, Tracks]) -> None:
+        frame = joined.item.body
+        assert isinstance(frame, Frame)
+        info = frame.info
+        if joined.skipped:
+            self.counters[f"bare.{joined.skipped}"] += 1
+        self._painter.learn(info, joined.result)
+        if not self._opened:
+            self._open(info)
+        times = FrameTimes(
+            info.pts, Fraction(*info.time_base), info.capture_ns, info.receive_ns,
+            info.discontinuity,
+        )  # fmt: skip
+        try:
+            planes = self._reader.planes(frame, joined.item.inline)
+            canvases = [output.blank(info.width, info.height) for output in self._outputs]
+            for canvas in canvases:
+                canvas.planes.copy_from(planes)
+            self._reader.check(frame, joined.item.inline)
+        except StaleFrame as error:
+            log.warning("%s", error)
+            self.dropped[self.camera]["encode_stale"] += 1
+            return
+        finally:
+            self.inbox.done(joined.item.producer, joined.item.number)
+        for output, canvas in zip(list(self._outputs), canvases, strict=True):
+            if self._camera.overlay:
+                self._painter.paint(canvas.planes, info)
+            try:
+                self._tell(output.write(canvas, times))
+            except SinkError as error:
+                self._give_up(output, error)
+        if self._outputs:
+            self.counters["frames"] += 1
+            self.counters["last_ns"] = time.monotonic_ns()
+
+    def _open(self, first: FrameInfo) -> None:
+        self._opened = True
+        encode = self.config.encode
+        options = WriterOptions(
+            live=self._live,
+            codec=encode.codec,
+            preset=encode.preset or None,
+            crf=encode.crf,
+            fps=first.fps or None,
+            threads=encoder_threads(self.config),
+            matrix=first.matrix,
+        )
+        if self._camera.out:
+            self._outputs.append(
+                SingleFile(
+                    Path(self._camera.out),
+                    options,
+                    overwrite=True,
+                    inputs=(Path(self._camera.source),),
+                    part=self.start.incarnation + 1,
+                )
+            )
+        folder = self.config.record_folder(self.camera)
+        if folder:
+            segment_s = self.config.record.segment_s
+            self._outputs.append(
+                SegmentRecorder(Path(folder), self.camera, options, segment_s=segment_s)
+            )
+
+    def _give_up(self, output: Recording, error: SinkError) -> None:
+        """This output is over; the others go on."""
+        log.error("%s", error)
+        self.error = error
+        self.notice("recording.failed", self.camera, path=self._camera.out, message=str(error))
+        self._outputs.remove(output)
+        self._tell_closed(output)
+
+    def _tell_closed(self, output: Recording) -> None:
+        try:
+            self._tell(output.close())
+        except SinkError as error:
+            log.error("%s", error)
+            self.error = error
+
+    def _tell(self, notices: Sequence[Notice]) -> None:
+        for notice in notices:
+            kind, fields = _event(notice, self.config.encode.codec)
+            self.notice(kind, self.camera, **fields)
+            if kind in ("recording.failed", "recording.changed"):
+                log.warning("%s: %s", fields["path"], fields["message"])
+
+
+class Painter:
+    """Draws what is known of a frame; where nothing new is, the last boxes move along."""
+
+    def __init__(self, camera: str) -> None:
+        self._camera = camera
+        self._overlay: Overlay | None = None
+        self._trails = Trails()
+        self._tracks: Tracks | None = None
+        self._ids: NDArray[np.int64] = np.empty(0, np.int64)
+        self._boxes: NDArray[np.float32] = np.empty((0, 4), np.float32)
+        self._predicted = False
+
+    def learn(self, info: FrameInfo, tracks: Tracks | None) -> None:
+        """Take in the result of this frame, or that there is none."""
+        if self._tracks is not None and info.epoch != self._tracks.info.epoch:
+            self._tracks, self._trails = None, Trails()
+        self._predicted = tracks is None
+        if tracks is not None:
+            self._tracks = tracks
+            self._ids = np.frombuffer(tracks.ids, np.int64)
+            self._boxes = np.frombuffer(tracks.boxes, np.float32).reshape(-1, 4)
+            self._trails.update(self._ids, self._boxes)
+
+    def paint(self, planes: Planes, info: FrameInfo) -> None:
+        """Draw boxes, labels, trails and the caption."""
+        overlay = self._overlay
+        if overlay is None or (overlay.width, overlay.height) != (info.width, info.height):
+            overlay = self._overlay = Overlay(info.width, info.height, matrix=info.matrix)
+        shown = 0
+        if self._tracks is not None:
+            age_s = float(info.pts_s - self._tracks.info.pts_s)
+            if 0 <= age_s <= PREDICT_S:
+                self._paint_tracks(overlay, planes, self._tracks, age_s)
+                shown = len(self._ids)
+        overlay.caption(planes, f"{self._camera}  {utc(info.capture_ns)[:-4]}Z", f"{shown} tracked")
+
+    def _paint_tracks(self, overlay: Overlay, planes: Planes, tracks: Tracks, age_s: float) -> None:
+        velocities = np.frombuffer(tracks.velocities, np.float32).reshape(-1, 2)
+        boxes = self._boxes + np.tile(velocities, 2) * np.float32(age_s)
+        names = tracks.detections.class_names
+        classes = np.frombuffer(tracks.classes, np.int16).tolist()
+        scores = np.frombuffer(tracks.scores, np.float32).tolist()
+        ids = self._ids.tolist()
+        labels = [
+            f"{names[index]} {track_id} {score:.2f}"
+            for index, track_id, score in zip(classes, ids, scores, strict=True)
+        ]
+        lines = self._trails.lines()
+        overlay.trails(planes, lines.values(), [colour_of(track_id) for track_id in lines])
+        colours = [colour_of(track_id) for track_id in ids]
+        overlay.boxes(planes, boxes, colours, labels, corners=self._predicted)
+
+
+def _event(notice: Notice, codec: str) -> tuple[str, Fields]:
+    """The event that tells what happened to a file."""
+    if isinstance(notice, SegmentStarted):
+        return "recording.started", {"path": str(notice.path), "codec": codec}
+    if isinstance(notice, SegmentEnded):
+        return "recording.segment", {
+            "path": str(notice.path),
+            "start_utc": utc(notice.start_utc_ns),
+            "duration_s": notice.duration_s,
+            "frames": notice.frames,
+            "size_bytes": notice.size_bytes,
+            "finished": notice.finished,
+        }
+    if isinstance(notice, RecordingFailed):
+        return "recording.failed", {"path": str(notice.path), "message": notice.message}
+    if isinstance(notice, RecordingResumed):
+        return "recording.resumed", {
+            "path": str(notice.path),
+            "frames_lost": notice.frames_lost,
+        }
+    if isinstance(notice, DiskLow):
+        room = f"only {notice.free_bytes / 1e6:.0f} MB are free; make room soon"
+        return "recording.changed", {"path": str(notice.folder), "message": room}
+    if isinstance(notice, PictureResized):
+        sizes = [f"{width}x{height}" for width, height in (notice.from_size, notice.to_size)]
+        text = f"frames are {sizes[0]} from here on, letterboxed to {sizes[1]}"
+        return "recording.changed", {"path": str(notice.path), "message": text}
+    assert isinstance(notice, TimelineJoined)
+    text = f"the source's clock restarted; the file goes on at {notice.media_s:.3f} s"
+    return "recording.changed", {"path": str(notice.path), "message": text}
+
+
+make = Encode
