@@ -175,9 +175,9 @@ def test_a_tag_sits_on_its_box_and_moves_in_at_the_borders():
         planes = grey(320, 240)
         overlay.boxes(planes, np.array([box]), [0], ["car 3"])
         drawn = changed(planes, grey(320, 240))
-        assert drawn[top : top + height, left : left + 30].all()
-        assert not drawn[:top, left : left + 30].any()
-        assert not drawn[top + height + 2 : top + height + 20, left + 4 : left + 30].any()
+        assert drawn[top : top + height, left : left + 24].all()
+        assert not drawn[:top, left : left + 24].any()
+        assert not drawn[top + height + 2 : top + height + 20, left + 4 : left + 24].any()
     tagged = grey(320, 240)
     overlay.boxes(tagged, np.array([[300, 100, 400, 200]]), [0], ["car 3"])
     assert (tagged.u[44:50, 159] == YUV[0][1]).all()  # its right end is at the border, not beyond

@@ -38,6 +38,14 @@ TICK = Fraction(1, 1000)
 
 
 @pytest.fixture
+def codec(request):
+    """A codec, if this build of PyAV can write it."""
+    if request.param not in available_codecs():
+        missing(f"this build of PyAV can't write {request.param}")
+    return request.param
+
+
+@pytest.fixture
 def small_disk(tmp_path):
     """A disk of one megabyte."""
     folder = tmp_path / "disk"
@@ -72,7 +80,7 @@ def write_until_full(writer):
 
 
 @pytest.mark.parametrize("live", [True, False], ids=["live", "file"])
-@pytest.mark.parametrize("codec", ["h264", "hevc", "av1"])
+@pytest.mark.parametrize("codec", ["h264", "hevc", "av1"], indirect=True)
 def test_mp4_writer_keeps_pictures_and_times(tmp_path, codec, live):
     path = tmp_path / "out.mp4"
     options = WriterOptions(live=live, codec=codec, fps=25)
@@ -112,7 +120,7 @@ def test_live_frames_reach_the_file_within_half_a_second(tmp_path):
             assert done.encode_ms > 0
 
 
-@pytest.mark.parametrize("codec", ["h264", "hevc", "av1"])
+@pytest.mark.parametrize("codec", ["h264", "hevc", "av1"], indirect=True)
 def test_odd_sides_are_padded_by_the_last_column_and_row(tmp_path, codec):
     path = tmp_path / "odd.mp4"
     options = WriterOptions(live=True, codec=codec, crf=10)
@@ -160,7 +168,7 @@ def test_bit_rate_is_kept(tmp_path):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"codec": "vp9"}, r"codec must be one that .*\(h264, hevc, av1\), got 'vp9'"),
+        ({"codec": "vp9"}, r"codec must be one that .*\(h264, .*\), got 'vp9'"),
         ({"crf": 52}, r"crf must be 0\.\.51 for h264, got 52"),
         ({"bitrate_kbps": 0}, "bitrate_kbps must be at least 1, got 0"),
         ({"crf": 20, "bitrate_kbps": 500}, "crf and bitrate_kbps exclude each other"),
@@ -207,10 +215,21 @@ def test_wrong_frames_are_refused_and_the_file_goes_on(tmp_path):
         write(writer, 100)
         with pytest.raises(ValueError, match="canvas must be 160x96, got 64x64"):
             write(writer, 140, size=(64, 64))
-        with pytest.raises(ValueError, match=r"pts must rise, got 100 at 0\.000 s after 0\.000 s"):
+        with pytest.raises(ValueError, match="pts must rise, got 100 after 100"):
             write(writer, 100)
         write(writer, 140)
     assert decode(writer.path)[0] == pytest.approx([0, 0.04])
+
+
+def test_frames_closer_than_the_file_can_tell_are_kept_apart(tmp_path):
+    with Mp4Writer(tmp_path / "out.mp4", LIVE, width=64, height=64) as writer:
+        for pts in (0, 1, 2, 40_000):
+            canvas = writer.blank()
+            paint(canvas.planes, pts)
+            writer.write(canvas, times_at(pts, Fraction(1, 10**6)))
+    times, _ = decode(writer.path)
+    assert times == pytest.approx([0, 0, 0, 0.04], abs=1e-4)
+    assert len(set(times)) == 4
 
 
 def test_canvas_of_foreign_planes_is_copied(tmp_path):
@@ -265,7 +284,9 @@ def kill_a_recorder(folder: Path, *, fps: int, codec: str = "h264", after_s: flo
     return written_s
 
 
-@pytest.mark.parametrize(("fps", "codec"), [(25, "h264"), (5, "h264"), (25, "hevc"), (25, "av1")])
+@pytest.mark.parametrize(
+    ("fps", "codec"), [(25, "h264"), (5, "h264"), (25, "hevc"), (25, "av1")], indirect=["codec"]
+)
 def test_killed_recording_plays_to_its_last_second(tmp_path, fps, codec):
     written_s = kill_a_recorder(tmp_path, fps=fps, codec=codec)
     (path,) = tmp_path.glob("gate/*/*.mp4")

@@ -107,7 +107,8 @@ class Mp4Writer:
         self.path, self.width, self.height = path, width, height
         self.finished = False
         self._first_pts: int | None = None
-        self._last = -1  # media time of the newest frame, in TIME_BASE
+        self._newest_pts: int | None = None
+        self._last = 0  # media time of the newest frame, in TIME_BASE
         self._period = round(1 / options.rate / TIME_BASE)
         self._packets = self._end = 0  # given to the muxer
         self._frames = self._frames_flushed = self._end_flushed = self._encode_ns = 0
@@ -203,17 +204,19 @@ class Mp4Writer:
         return canvas.frame
 
     def _advance(self, times: FrameTimes) -> int:
-        """Give the media time in the file, in TIME_BASE."""
-        first = times.pts if self._first_pts is None else self._first_pts
-        now = round((times.pts - first) * times.time_base / TIME_BASE)
-        if now <= self._last:
+        """Give the media time in the file, in TIME_BASE; times too close for it are kept apart."""
+        if self._newest_pts is not None and times.pts <= self._newest_pts:
             raise ValueError(
-                f"{self.path}: pts must rise, got {times.pts} at {float(now * TIME_BASE):.3f} s "
-                f"after {float(self._last * TIME_BASE):.3f} s; begin another file or add an offset"
+                f"{self.path}: pts must rise, got {times.pts} after {self._newest_pts}; "
+                "begin another file or add an offset"
             )
-        if self._last >= 0:
+        if self._first_pts is None:
+            self._first_pts = times.pts
+        now = round((times.pts - self._first_pts) * times.time_base / TIME_BASE)
+        if self._newest_pts is not None:
+            now = max(now, self._last + 1)
             self._period = now - self._last
-        self._first_pts, self._last = first, now
+        self._newest_pts, self._last = times.pts, now
         return now
 
     def _encode(self, frame: av.VideoFrame | None) -> None:

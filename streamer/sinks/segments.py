@@ -103,6 +103,7 @@ class SegmentRecorder:
 
         Raises:
             SinkError: the recorder was closed; what goes wrong on the disk is told in notices.
+            ConfigError: the encoder refuses pictures of this size.
         """
         if self._closed:
             raise SinkError(f"{self.folder / self.camera}: this recorder was closed")
