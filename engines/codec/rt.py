@@ -1,0 +1,413 @@
+"""The `rt` codec in torch: one scale, no motion vectors, a memory of features; trains and exports.
+
+Knows no file and no entropy coder: q and z are integers that entropy.py turns into bytes. The
+probability of every one of them follows from integers alone (IntegerHyper), so that a decoder on
+another machine parses the same symbols. Ideas: DCVC-RT (CVPR 2025) for the single scale and the
+memory, Ballé et al. 2018 for the hyperprior, Minnen & Singh 2020 for means by channel halves.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engines.codec.costs import count_macs
+from engines.codec.layers import (
+    DepthBlock,
+    FactorizedDensity,
+    QualityBank,
+    laplace_bits,
+    ste_floor,
+    ste_round,
+    uniform_noise_like,
+)
+
+QUALITIES = 64
+LAMBDA_LOW, LAMBDA_HIGH = 0.0008, 0.2
+SCALE_LOW, SCALE_HIGH, SCALE_LEVELS = 0.04, 64.0, 64
+Z_LIMIT = 15
+MAGNITUDE_LIMIT = 15
+HIDDEN_LIMIT = 255
+FIXED_POINT = 64
+PICTURE_CHANNELS = 96
+"""An 8x8 luma block and its two 4x4 chroma blocks."""
+
+
+@dataclass(frozen=True, slots=True)
+class RtConfig:
+    """Widths and depths of one size of the codec."""
+
+    name: str
+    channels: int
+    """Of features and memory, at 1/8."""
+    latents: int
+    """Of y, at 1/16; even."""
+    hyper: int
+    """Of z, at 1/64."""
+    prior: int
+    """Of the features that give means, at 1/16."""
+    analysis_blocks: int
+    synthesis_blocks: int
+    context_blocks: int
+    head_blocks: int
+    hidden: int = 64
+    """Of the integer hyper path."""
+    knots: int = 8
+
+
+NANO = RtConfig(
+    name="rt-nano",
+    channels=128,
+    latents=96,
+    hyper=32,
+    prior=96,
+    analysis_blocks=2,
+    synthesis_blocks=2,
+    context_blocks=3,
+    head_blocks=2,
+)
+SMALL = RtConfig(
+    name="rt-small",
+    channels=192,
+    latents=128,
+    hyper=32,
+    prior=128,
+    analysis_blocks=4,
+    synthesis_blocks=4,
+    context_blocks=5,
+    head_blocks=4,
+)
+CONFIGS = {config.name: config for config in (NANO, SMALL)}
+
+
+def lagrangian(quality: Tensor) -> Tensor:
+    """Lambda of a quality in bits a pixel for one unit of squared 8-bit error."""
+    span = math.log(LAMBDA_HIGH / LAMBDA_LOW) / (QUALITIES - 1)
+    return LAMBDA_LOW * torch.exp(span * quality.float())
+
+
+def scale_of(index: Tensor) -> Tensor:
+    """Laplace scale of a scale index."""
+    step = math.log(SCALE_HIGH / SCALE_LOW) / (SCALE_LEVELS - 1)
+    return SCALE_LOW * torch.exp(step * index)
+
+
+def planes_to_blocks(y: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """Planes of 0..255, (B, 1, H, W) and two of half size, to (B, 96, H/8, W/8) around zero."""
+    blocks = torch.cat(
+        (F.pixel_unshuffle(y, 8), F.pixel_unshuffle(u, 4), F.pixel_unshuffle(v, 4)), 1
+    )
+    return blocks * (1 / 128) - 1
+
+
+def blocks_to_planes(blocks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Inverse of planes_to_blocks; not rounded, not clamped."""
+    planes = (blocks.float() + 1) * 128
+    return (
+        F.pixel_shuffle(planes[:, :64], 8),
+        F.pixel_shuffle(planes[:, 64:80], 4),
+        F.pixel_shuffle(planes[:, 80:], 4),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a decoder remembers between two frames."""
+
+    memory: Tensor
+    """(B, channels, H/8, W/8) features; may differ a little between machines."""
+    magnitudes: Tensor
+    """(B, latents, H/16, W/16) of the last symbols, 0..15; equal everywhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameResult:
+    """One coded frame, with the state for the next one."""
+
+    blocks: Tensor
+    """(B, 96, H/8, W/8): the decoded picture."""
+    state: State
+    q: Tensor
+    """(B, latents, H/16, W/16) integers."""
+    z: Tensor
+    """(B, hyper, H/64, W/64) integers in -15..15."""
+    index: Tensor
+    """(B, latents, H/16, W/16) scale index of each q, 0..63."""
+    bits: Tensor
+    """(B,) estimated bits of q and z."""
+
+
+class IntegerHyper(nn.Module):  # type: ignore[misc]
+    """h_s for scales: integers in, scale indices out, in arithmetic that has no rounding errors.
+
+    z ──────────── 1x1 ─ shuffle x4 ┐
+    |q| before ─┬─ 1x1 ─────────────┤
+                └─ sum3x3 ─ 1x1 ────┴─ + ─ >>6 ─ clamp 0..255 ─ 1x1 + bias[quality] ─ >>6 ─> index
+
+    Weights are multiples of 1/64 (integers in the model file). All sums stay below 2^24, so that
+    float32 holds them exactly here as int32 does in entropy.py.
+    """
+
+    def __init__(self, config: RtConfig, *, temporal: bool) -> None:
+        super().__init__()
+        self.hidden = config.hidden
+        self.from_z = nn.Parameter(torch.randn(config.hidden * 16, config.hyper) * 0.5)
+        self.from_magnitudes = (
+            nn.Parameter(torch.randn(config.hidden, 2 * config.latents) * 0.2) if temporal else None
+        )
+        self.hidden_bias = nn.Parameter(torch.full((config.hidden,), 8.0))
+        self.to_index = nn.Parameter(torch.randn(config.latents, config.hidden) * 0.1)
+        self.index_bias = QualityBank(
+            QUALITIES, config.latents, knots=config.knots, low=12.0, high=36.0
+        )
+
+    def integers(self) -> dict[str, Tensor]:
+        """All weights times 64, rounded: what the model file holds."""
+        tensors = {
+            "from_z": self.from_z,
+            "hidden_bias": self.hidden_bias,
+            "to_index": self.to_index,
+            "index_bias": self.index_bias.table(),
+        }
+        if self.from_magnitudes is not None:
+            tensors["from_magnitudes"] = self.from_magnitudes
+        return {
+            k: torch.round(t.detach() * FIXED_POINT).to(torch.int32) for k, t in tensors.items()
+        }
+
+    def forward(self, z: Tensor, magnitudes: Tensor | None, quality: Tensor) -> Tensor:
+        """Scale indices (B, latents, H/16, W/16), integers with a straight-through gradient."""
+
+        def fixed(w: Tensor) -> Tensor:
+            return ste_round(w * FIXED_POINT) / FIXED_POINT
+
+        h = F.pixel_shuffle(F.conv2d(z, fixed(self.from_z)[:, :, None, None]), 4)
+        if self.from_magnitudes is not None and magnitudes is not None:
+            around = F.avg_pool2d(magnitudes, 3, 1, 1, divisor_override=1)
+            both = torch.cat((magnitudes, around), 1)
+            h = h + F.conv2d(both, fixed(self.from_magnitudes)[:, :, None, None])
+        h = ste_floor(h + fixed(self.hidden_bias)[:, None, None] + 0.5).clamp(0, HIDDEN_LIMIT)
+        bias = fixed(self.index_bias.table()).index_select(0, quality)
+        index = F.conv2d(h, fixed(self.to_index)[:, :, None, None]) + bias[:, :, None, None]
+        return ste_floor(index + 0.5).clamp(0, SCALE_LEVELS - 1)
+
+    def macs_at_z(self) -> int:
+        """Multiplications for one position of z (64x64 pixels)."""
+        macs = int(self.from_z.numel()) + 16 * int(self.to_index.numel())
+        if self.from_magnitudes is not None:
+            macs += 16 * int(self.from_magnitudes.numel())
+        return macs
+
+
+class FrameCodec(nn.Module):  # type: ignore[misc]
+    """One frame to q and z and back to features; with a context (inter) or without (intra).
+
+    blocks ─ 1x1 ─ g_a ─ conv3 s2 ─ gain ─ y ──────────(y - mu)─ round ─> q ─(q + mu)─ y_hat
+               context ┘                   └─ h_a ─ round ─> z ┐                 │
+                     └─ conv3 s2 ─ temporal prior ──────────── + ─ h_s ─> mu     │
+               context ─────────────────────────── + ─ g_s ─ 1x1 ─ up x2 ─ gain ─┘ ──> features
+    """
+
+    def __init__(self, config: RtConfig, *, inter: bool) -> None:
+        super().__init__()
+        n, m, p = config.channels, config.latents, config.prior
+        extra = n if inter else 0
+        self.inter = inter
+        self.enter = nn.Conv2d(PICTURE_CHANNELS + extra, n, 1)
+        self.g_a = nn.Sequential(*(DepthBlock(n) for _ in range(config.analysis_blocks)))
+        self.to_y = nn.Conv2d(n, m, 3, 2, 1)
+        self.encoder_gain = QualityBank(QUALITIES, m, knots=config.knots, low=0.0, high=2.65)
+        self.decoder_gain = QualityBank(QUALITIES, m, knots=config.knots, low=0.0, high=-2.65)
+        self.temporal_prior = nn.Conv2d(n, p, 3, 2, 1) if inter else None
+        self.h_a = nn.Sequential(
+            nn.Conv2d(m + (p if inter else 0), p, 3, 2, 1),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(p, config.hyper, 3, 2, 1),
+        )
+        self.density = FactorizedDensity(config.hyper)
+        self.h_s_scales = IntegerHyper(config, temporal=inter)
+        self.h_s_up = nn.Conv2d(config.hyper, 16 * p, 1)
+        self.h_s = nn.Sequential(DepthBlock(p), nn.LeakyReLU(0.1))
+        self.first_mean = nn.Conv2d(p, m // 2, 1)
+        self.second_mean = nn.Sequential(
+            nn.Conv2d(p + m // 2, p, 1), nn.LeakyReLU(0.1), nn.Conv2d(p, m - m // 2, 1)
+        )
+        self.up = nn.Conv2d(m, 4 * n, 1)
+        self.merge = nn.Conv2d(n + extra, n, 1)
+        self.g_s = nn.Sequential(*(DepthBlock(n) for _ in range(config.synthesis_blocks)))
+        self.half = m // 2
+
+    def analyse(self, blocks: Tensor, context: Tensor | None, quality: Tensor) -> Tensor:
+        """y of a picture: (B, latents, H/16, W/16), in units of the quantiser step."""
+        both = blocks if context is None else torch.cat((blocks, context), 1)
+        return self.to_y(self.g_a(self.enter(both))) * self.encoder_gain(quality)
+
+    def hyper_analyse(self, y: Tensor, prior: Tensor | None) -> Tensor:
+        """z before rounding: (B, hyper, H/64, W/64)."""
+        return self.h_a(y if prior is None else torch.cat((y, prior), 1))
+
+    def prior_features(self, z_hat: Tensor, prior: Tensor | None) -> Tensor:
+        """What both means are computed from: (B, prior, H/16, W/16)."""
+        features = F.pixel_shuffle(self.h_s_up(z_hat), 4)
+        return self.h_s(features if prior is None else features + prior)
+
+    def synthesise(self, y_hat: Tensor, context: Tensor | None, quality: Tensor) -> Tensor:
+        """Features of the decoded picture: (B, channels, H/8, W/8)."""
+        features = F.pixel_shuffle(self.up(y_hat * self.decoder_gain(quality)), 2)
+        if context is None:
+            return self.g_s(self.merge(features))
+        return context + self.g_s(self.merge(torch.cat((features, context), 1)))
+
+    def encode(
+        self, blocks: Tensor, context: Tensor | None, quality: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Integers q and z, and the features a decoder makes of them."""
+        prior = None if self.temporal_prior is None else self.temporal_prior(context)
+        y = self.analyse(blocks, context, quality)
+        z = torch.round(self.hyper_analyse(y, prior)).clamp(-Z_LIMIT, Z_LIMIT)
+        features = self.prior_features(z, prior)
+        q_a, y_a = _quantise(y[:, : self.half], self.first_mean(features))
+        mean_b = self.second_mean(torch.cat((features, y_a), 1))
+        q_b, y_b = _quantise(y[:, self.half :], mean_b)
+        out = self.synthesise(torch.cat((y_a, y_b), 1), context, quality)
+        return torch.cat((q_a, q_b), 1), z, out
+
+    def decode(self, q: Tensor, z: Tensor, context: Tensor | None, quality: Tensor) -> Tensor:
+        """Features of the decoded picture from its integers."""
+        prior = None if self.temporal_prior is None else self.temporal_prior(context)
+        features = self.prior_features(z, prior)
+        y_a = q[:, : self.half] + self.first_mean(features)
+        y_b = q[:, self.half :] + self.second_mean(torch.cat((features, y_a), 1))
+        return self.synthesise(torch.cat((y_a, y_b), 1), context, quality)
+
+    def forward(
+        self,
+        blocks: Tensor,
+        context: Tensor | None,
+        magnitudes: Tensor | None,
+        quality: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """As encode, but with gradients: q, z, index, bits (B,), features.
+
+        In training the rate sees uniform noise where the picture sees rounding.
+        """
+        prior = None if self.temporal_prior is None else self.temporal_prior(context)
+        y = self.analyse(blocks, context, quality).float()
+        z = self.hyper_analyse(y, prior).float()
+        z_hat = ste_round(z).clamp(-Z_LIMIT, Z_LIMIT)
+        features = self.prior_features(z_hat, prior)
+        mean_a = self.first_mean(features).float()
+        q_a = ste_round(y[:, : self.half] - mean_a)
+        mean_b = self.second_mean(torch.cat((features, q_a + mean_a), 1)).float()
+        mean = torch.cat((mean_a, mean_b), 1)
+        residual = y - mean
+        q = ste_round(residual)
+        with torch.autocast(blocks.device.type, enabled=False):
+            index = self.h_s_scales(z_hat, magnitudes, quality)
+            rate_q, rate_z = (
+                (residual + uniform_noise_like(residual), z + uniform_noise_like(z))
+                if self.training
+                else (q, z_hat)
+            )
+            bits = laplace_bits(rate_q, scale_of(index)).sum((1, 2, 3))
+            bits = bits + self.density.bits(rate_z).sum((1, 2, 3))
+        return q, z_hat, index, bits, self.synthesise(q + mean, context, quality)
+
+
+def _quantise(y: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    q = torch.round(y - mean)
+    return q, q + mean
+
+
+class RtCodec(nn.Module):  # type: ignore[misc]
+    """The whole codec: intra and inter frame codecs around one memory and one head.
+
+    picture ─> intra ─────────────────────────────> memory ─┬─ head ─> decoded picture
+    picture ─> inter ─────────────────────────────>    "    └──────┐
+                 └─ context <─ blocks <─ gain ─ memory (or embed of the decoded picture)
+    """
+
+    def __init__(self, config: RtConfig) -> None:
+        super().__init__()
+        n = config.channels
+        self.config = config
+        self.intra = FrameCodec(config, inter=False)
+        self.inter = FrameCodec(config, inter=True)
+        self.memory_gain = QualityBank(QUALITIES, n, knots=config.knots, low=0.0, high=0.0)
+        self.context = nn.Sequential(*(DepthBlock(n) for _ in range(config.context_blocks)))
+        self.head_blocks = nn.Sequential(*(DepthBlock(n) for _ in range(config.head_blocks)))
+        self.leave = nn.Conv2d(n, PICTURE_CHANNELS, 1)
+        self.embed_enter = nn.Conv2d(PICTURE_CHANNELS, n, 1)
+        self.embed_block = DepthBlock(n)
+
+    def head(self, memory: Tensor) -> Tensor:
+        """The decoded picture in blocks."""
+        return self.leave(self.head_blocks(memory))
+
+    def embed(self, blocks: Tensor) -> Tensor:
+        """A memory made from a decoded picture alone."""
+        return self.embed_block(self.embed_enter(blocks))
+
+    def refresh(self, memory: Tensor) -> Tensor:
+        """Forget everything but the decoded picture, in whole 8-bit steps."""
+        planes = ste_round((self.head(memory).float() + 1) * 128).clamp(0, 255)
+        return self.embed(planes * (1 / 128) - 1)
+
+    def context_of(self, memory: Tensor, quality: Tensor) -> Tensor:
+        """What the memory says of the next frame."""
+        return self.context(memory * self.memory_gain(quality))
+
+    def intra_tensors(self, blocks: Tensor, quality: Tensor) -> tuple[Tensor, ...]:
+        """Picture, memory, q, z, index and bits of one picture by itself."""
+        q, z, index, bits, memory = self.intra(blocks, None, None, quality)
+        return self.head(memory), memory, q, z, index, bits
+
+    def inter_tensors(
+        self, blocks: Tensor, memory: Tensor, magnitudes: Tensor, quality: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Picture, memory, q, z, index and bits of one picture after another."""
+        context = self.context_of(memory, quality)
+        q, z, index, bits, memory = self.inter(blocks, context, magnitudes, quality)
+        return self.head(memory), memory, q, z, index, bits
+
+    def forward(self, blocks: Tensor, state: State | None, quality: Tensor) -> FrameResult:
+        """Code one picture, intra without a state."""
+        if state is None:
+            picture, memory, q, z, index, bits = self.intra_tensors(blocks, quality)
+            magnitudes = torch.zeros_like(q).detach()
+        else:
+            picture, memory, q, z, index, bits = self.inter_tensors(
+                blocks, state.memory, state.magnitudes, quality
+            )
+            magnitudes = q.detach().abs().clamp_max(MAGNITUDE_LIMIT)
+        return FrameResult(picture, State(memory, magnitudes), q, z, index, bits)
+
+    def params(self) -> int:
+        """Number of learned parameters."""
+        return sum(p.numel() for p in self.parameters())
+
+    def macs(self, task: Literal["encode", "decode"], *, inter: bool) -> float:
+        """Multiply-accumulates a luma sample; encoding keeps up the memory but draws no picture."""
+        shadow = RtCodec(self.config).to("meta").eval()
+        side = 512
+        blocks = torch.empty(1, PICTURE_CHANNELS, side // 8, side // 8, device="meta")
+        memory = torch.empty(1, self.config.channels, side // 8, side // 8, device="meta")
+        q = torch.empty(1, self.config.latents, side // 16, side // 16, device="meta")
+        z = torch.empty(1, self.config.hyper, side // 64, side // 64, device="meta")
+        quality = torch.zeros(1, dtype=torch.int64, device="meta")
+        frame = shadow.inter if inter else shadow.intra
+
+        def run() -> None:
+            context = shadow.context_of(memory, quality) if inter else None
+            if task == "encode":
+                frame.encode(blocks, context, quality)
+            else:
+                shadow.head(frame.decode(q, z, context, quality))
+
+        scales = frame.h_s_scales.macs_at_z() / 64**2
+        return float(count_macs(shadow, run) / side**2 + scales)
