@@ -320,6 +320,8 @@ class Supervisor:
     def _ended(self, name: str, seat: _Seat, child: Child, ended: Ended) -> None:
         child.ended = True
         seat.error, seat.reason = ended.error, ended.reason
+        if ended.error and not child.ready and self._stop_begun_at is None:
+            self._begin_stop()  # what can't even begin was asked for wrongly
         if ended.error:
             self._notice("stage.failed", seat.spec.camera, stage=name, reason=ended.reason)
 

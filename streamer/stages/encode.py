@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -70,7 +71,8 @@ class Encode(Stage):
         self._ended = False
 
     def on_open(self) -> None:
-        """Say what a predecessor that was killed has left."""
+        """Refuse outputs that can't be written, and say what a killed predecessor has left."""
+        self._make_outputs(fps=None, matrix="bt601")
         folder = self.config.record_folder(self.camera)
         for found in recover(Path(folder)) if folder else []:
             if found.path.parent.parent.name == self.camera:
@@ -167,18 +169,26 @@ class Encode(Stage):
 
     def _open(self, first: FrameInfo) -> None:
         self._opened = True
+        self._outputs = self._make_outputs(fps=first.fps or None, matrix=first.matrix)
+
+    def _make_outputs(
+        self, *, fps: float | None, matrix: Literal["bt601", "bt709"]
+    ) -> list[Recording]:
+        """Check and make what writes; no file is begun before its first frame."""
+        outputs: list[Recording] = []
         encode = self.config.encode
         options = WriterOptions(
             live=self._live,
             codec=encode.codec,
             preset=encode.preset or None,
             crf=encode.crf,
-            fps=first.fps or None,
+            fps=fps,
             threads=encoder_threads(self.config),
-            matrix=first.matrix,
+            matrix=matrix,
         )
+        options.check()
         if self._camera.out:
-            self._outputs.append(
+            outputs.append(
                 SingleFile(
                     Path(self._camera.out),
                     options,
@@ -190,9 +200,8 @@ class Encode(Stage):
         folder = self.config.record_folder(self.camera)
         if folder:
             segment_s = self.config.record.segment_s
-            self._outputs.append(
-                SegmentRecorder(Path(folder), self.camera, options, segment_s=segment_s)
-            )
+            outputs.append(SegmentRecorder(Path(folder), self.camera, options, segment_s=segment_s))
+        return outputs
 
     def _give_up(self, output: Recording, error: SinkError) -> None:
         """This output is over; the others go on."""

@@ -20,7 +20,6 @@ from streamer.errors import ConfigError
 from streamer.events import (
     HOST,
     AnyEvent,
-    FrameEvents,
     Heartbeat,
     Numbering,
     StageRestarted,
@@ -28,6 +27,7 @@ from streamer.events import (
     event_of_notice,
     utc,
 )
+from streamer.frame_events import FrameEvents
 from streamer.messages import EndOfStream, FrameInfo, Notice, Tracks
 from streamer.queues import Received
 from streamer.stage import Stage, StageStart
