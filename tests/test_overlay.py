@@ -148,6 +148,13 @@ def test_no_box_whatever_draws_outside_the_planes(size):
     assert (planes.y != 77).any()
 
 
+def test_the_smallest_box_is_still_a_box():
+    planes = grey(320, 240)
+    Overlay(320, 240).boxes(planes, np.array([[99.5, 50.5, 99.6, 50.6]]), [0])
+    rows, columns = np.nonzero(changed(planes, grey(320, 240)))
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (50, 53, 100, 103)
+
+
 def test_boxes_without_area_or_numbers_draw_nothing():
     planes = grey(320, 240)
     before = copy(planes)

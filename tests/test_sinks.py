@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -152,6 +153,27 @@ def test_colours_and_start_are_in_the_file(tmp_path, matrix, number):
         next(container.decode(video=0))
         assert (context.color_range, context.colorspace) == (1, number)
         assert (context.color_primaries, context.color_trc) == (number, number)
+
+
+@pytest.mark.parametrize("live", [True, False], ids=["live", "file"])
+def test_a_real_scene_is_kept_well(tmp_path, data_dir, live):
+    options = WriterOptions(live=live, fps=25)
+    source = []
+    with (
+        av.open(str(data_dir / "video" / "walking_crowd_720p.mp4")) as container,
+        Mp4Writer(tmp_path / "out.mp4", options, width=1280, height=720) as writer,
+    ):
+        for frame in itertools.islice(container.decode(video=0), 26):
+            picture = frame.to_ndarray(format="yuv420p")
+            source.append(picture[:720])
+            canvas = writer.blank()
+            canvas.planes.copy_from(Planes.from_buffer(picture.tobytes(), 1280, 720))
+            writer.write(canvas, times_at(frame.pts, frame.time_base))
+    times, frames = decode(writer.path)
+    assert times == pytest.approx([n / 25 for n in range(26)], abs=1e-3)
+    for before, after in zip(source, frames, strict=True):
+        error = before.astype(float) - after.to_ndarray(format="yuv420p")[:720]
+        assert 10 * np.log10(255**2 / np.square(error).mean()) > 36
 
 
 def test_bit_rate_is_kept(tmp_path):
@@ -513,6 +535,7 @@ def test_single_file_loses_nothing_that_is_there(tmp_path):
     second.close()
     assert path.read_bytes() == b"keep me"
     assert len(decode(tmp_path / "out.part2.mp4")[0]) == 1
+    assert SingleFile(path, options, part=2).path == tmp_path / "out.part3.mp4"
 
     single = SingleFile(path, options, overwrite=True)
     write(single, 0)

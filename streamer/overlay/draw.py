@@ -127,7 +127,8 @@ class Overlay:
         outside = 2 * self.line_px
         limits = np.array([self.width, self.height] * 2) + outside
         with np.errstate(invalid="ignore"):
-            even = np.floor(np.clip(boxes, -outside, limits) / 2 + 0.25) * 2
+            even = np.floor(np.clip(boxes, -outside, limits) / 2 + 0.5) * 2
+            even[:, 2:] = np.maximum(even[:, 2:], even[:, :2] + 2 * self.line_px)
             good = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         good &= (even[:, 2:] > 0).all(axis=1) & (even[:, 0] < self.width)
         good &= even[:, 1] < self.height

@@ -9,6 +9,8 @@ One per camera; not thread-safe.
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import shutil
 import time
@@ -92,6 +94,8 @@ class SegmentRecorder:
             (folder / camera).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise sink_error(folder / camera, error) from error
+        if not os.access(folder / camera, os.W_OK | os.X_OK):
+            raise sink_error(folder / camera, PermissionError(errno.EACCES, "not writable"))
         self._check_space()
 
     def blank(self, width: int, height: int) -> Canvas:

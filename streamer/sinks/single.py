@@ -6,6 +6,7 @@ frame period after the last. One per run of a stage; not thread-safe.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,7 +55,11 @@ def check_output(path: Path, *, overwrite: bool, inputs: tuple[Path, ...] = ()) 
 
 def part_path(path: Path, part: int) -> Path:
     """Name the file of a stage's n-th incarnation, so that a restart keeps what there is."""
-    return path if part == 1 else path.with_name(f"{path.stem}.part{part}{path.suffix}")
+    if part == 1:
+        return path
+    numbers = itertools.count(part)
+    names = (path.with_name(f"{path.stem}.part{number}{path.suffix}") for number in numbers)
+    return next(name for name in names if not name.exists())
 
 
 class SingleFile:
@@ -76,7 +81,8 @@ class SingleFile:
             options: of the encoder.
             overwrite: True replaces a regular file; anything else is always refused.
             inputs: files that are read in this run and never replaced.
-            part: which incarnation of the stage this is; from 2 on the file is NAME.partN.mp4.
+            part: which incarnation of the stage this is; from 2 on the file is NAME.partN.mp4, with
+                the next number that is free.
 
         Raises:
             ConfigError: the path or an option can't be used.
