@@ -22,7 +22,6 @@ from streamer.sources.base import FrameTimes, SourceInfo
 from streamer.sources.street import CAMERAS, Camera, Street
 
 SCHEME = "synthetic"
-_SCENES = ("street",)
 _SECOND_NS = 1_000_000_000
 _MIN_SIZE, _MAX_SIZE = (64, 48), (3840, 2160)
 _MAX_SEED = 2**63 - 1
@@ -52,8 +51,11 @@ class StreetOptions:
         """
         scheme, _, rest = uri.partition(":")
         scene, _, query = rest.partition("?")
-        if scheme != SCHEME or scene not in _SCENES:
-            raise ConfigError(f"{uri}: scene must be {SCHEME}:{_SCENES[0]}, got {scheme}:{scene}")
+        if (scheme, scene) != (SCHEME, "street"):
+            raise ConfigError(
+                f"{uri}: scene must be {SCHEME}:street, got {scheme}:{scene}; "
+                f"use {SCHEME}:street?seed=1"
+            )
         known = [field.name for field in fields(cls)]
         given: dict[str, str] = {}
         for name, value in parse_qsl(query, keep_blank_values=True):

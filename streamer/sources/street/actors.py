@@ -13,9 +13,10 @@ from typing import Literal, Protocol
 from streamer.sources.street.camera import FIELD_M
 from streamer.sources.street.cycles import bicycle, cyclist, motorcycle, motorcyclist
 from streamer.sources.street.dice import Dice
+from streamer.sources.street.models import CAR_COLOURS, MODELS
 from streamer.sources.street.people import Look, Pose, person
 from streamer.sources.street.shapes import Figure, Rgb
-from streamer.sources.street.vehicles import CAR_COLOURS, MODELS, vehicle
+from streamer.sources.street.vehicles import vehicle
 
 ActorClass = Literal["person", "bicycle", "car", "motorcycle", "bus", "truck"]
 Action = Literal["walk", "run", "wave", "fall", "stand"]

@@ -1,4 +1,7 @@
-"""Build the row of houses behind the far pavement, with shops, windows, roofs and the gaps between."""
+"""Paint the row of houses behind the far pavement: shops, windows, roofs, and gardens between.
+
+Knows the canvas and the dice, and nothing that moves.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ from streamer.sources.street.ground import WALL_M
 from streamer.sources.street.shapes import Rgb, disc, rectangle
 
 _WALLS: tuple[Rgb, ...] = (
-    (170, 92, 72), (222, 200, 160), (196, 196, 192), (232, 218, 188), (146, 160, 172), (204, 140, 96),
-    (236, 230, 220), (178, 150, 128),
+    (170, 92, 72), (222, 200, 160), (196, 196, 192), (232, 218, 188), (146, 160, 172),
+    (204, 140, 96), (236, 230, 220), (178, 150, 128),
 )  # fmt: skip
 _ROOFS: tuple[Rgb, ...] = ((128, 62, 48), (84, 86, 94), (104, 74, 60))
 _SHOPS: tuple[Rgb, ...] = ((30, 92, 74), (160, 36, 44), (34, 64, 120), (214, 158, 44), (60, 52, 58))

@@ -71,7 +71,7 @@ class Renderer:
         return slice(y, y + self._view.height), slice(x, x + self._view.width)
 
     def _draw_shadows(self, luma: U8, things: Sequence[Placed], offset: tuple[int, int]) -> None:
-        """Copy what is in shadow from the darkened street: its texture stays, and none is double."""
+        """Copy what is in shadow from the darkened street: texture stays, none is double."""
         ground = slice(max(0, int(self._view.horizon_px) - offset[1]), None)
         self._shadow[ground] = 0
         outlines = [outline for thing in things for outline in thing.figure.shadows]

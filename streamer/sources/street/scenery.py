@@ -150,27 +150,44 @@ def _bollard(x: float) -> Figure:
 
 def _sign(x: float, z_m: float, shape: str) -> tuple[Figure, Figure]:
     """A board and the post that bears it."""
-    post = _standing([(rectangle(x - 0.035, 0, x + 0.035, 2.75), paint((146, 150, 152)))], z_m)
-    y, white = 2.45, paint((240, 240, 238))
-    if shape == "speed":
-        rows = [(disc(x, y, 0.36, 20), paint((196, 30, 34))), (disc(x, y, 0.27, 20), white)]
-        rows += [(rectangle(x - 0.15, y - 0.12, x - 0.03, y + 0.12), paint((30, 30, 30))),
-                 (rectangle(x + 0.03, y - 0.12, x + 0.15, y + 0.12), paint((30, 30, 30)))]  # fmt: skip
-    elif shape == "parking":
-        rows = [(rectangle(x - 0.32, y - 0.32, x + 0.32, y + 0.32), white),
-                (rectangle(x - 0.29, y - 0.29, x + 0.29, y + 0.29), paint((28, 84, 176))),
-                (rectangle(x - 0.12, y - 0.2, x - 0.04, y + 0.2), white),
-                (disc(x + 0.02, y + 0.09, 0.12, 12), white),
-                (disc(x + 0.01, y + 0.09, 0.055, 10), paint((28, 84, 176)))]  # fmt: skip
-    else:
-        board = rectangle(x - 0.3, y - 0.3, x + 0.3, y + 0.3)
-        hat = np.array([[x - 0.22, y - 0.19], [x + 0.22, y - 0.19], [x, y + 0.21]])
-        walker = capsules(np.array([[x, y - 0.02, 0.03, x - 0.07, y - 0.16, 0.018],
-                                    [x, y - 0.02, 0.03, x + 0.07, y - 0.16, 0.018],
-                                    [x, y + 0.08, 0.025, x, y + 0.08, 0.025]]))  # fmt: skip
-        rows = [
-            (board, paint((28, 84, 176))),
-            (hat, white),
-            *((w, paint((26, 26, 28))) for w in walker),
-        ]
-    return _standing(rows, z_m - 0.02), post
+    post = _standing(
+        [(np.add(rectangle(-0.035, 0, 0.035, 2.75), (x, 0)), paint((146, 150, 152)))], z_m
+    )
+    board = [(np.add(outline, (x, 2.45)), look) for outline, look in _BOARDS[shape]()]
+    return _standing(board, z_m - 0.02), post
+
+
+def _crossing_board() -> list[tuple[F64, Paint]]:
+    walker = capsules(np.array([[0, -0.02, 0.03, side, -0.16, 0.018] for side in (-0.07, 0.07)]))
+    return [
+        (rectangle(-0.3, -0.3, 0.3, 0.3), _BLUE),
+        (np.array([[-0.22, -0.19], [0.22, -0.19], [0, 0.21]]), _WHITE),
+        *((leg, _BLACK) for leg in walker),
+        (disc(0, 0.08, 0.025, 8), _BLACK),
+    ]
+
+
+def _speed_board() -> list[tuple[F64, Paint]]:
+    digits = [rectangle(x, -0.12, x + 0.12, 0.12) for x in (-0.15, 0.03)]
+    corners = [(x, y) for x in (-0.115, 0.065) for y in (-0.085, 0.015)]
+    holes = [rectangle(x, y, x + 0.05, y + 0.07) for x, y in corners]
+    return [
+        (disc(0, 0, 0.36, 20), paint((196, 30, 34))),
+        (disc(0, 0, 0.27, 20), _WHITE),
+        *((digit, _BLACK) for digit in digits),
+        *((hole, _WHITE) for hole in holes),
+    ]
+
+
+def _parking_board() -> list[tuple[F64, Paint]]:
+    return [
+        (rectangle(-0.32, -0.32, 0.32, 0.32), _WHITE),
+        (rectangle(-0.29, -0.29, 0.29, 0.29), _BLUE),
+        (rectangle(-0.12, -0.2, -0.04, 0.2), _WHITE),
+        (disc(0.02, 0.09, 0.12, 12), _WHITE),
+        (disc(0.01, 0.09, 0.055, 10), _BLUE),
+    ]
+
+
+_BLUE, _WHITE, _BLACK = paint((28, 84, 176)), paint((240, 240, 238)), paint((28, 28, 30))
+_BOARDS = {"crossing": _crossing_board, "speed": _speed_board, "parking": _parking_board}

@@ -14,7 +14,7 @@ from typing import Literal
 
 from streamer.sources.street.actors import Actor, Cyclist, Driver, Walker
 from streamer.sources.street.dice import Dice
-from streamer.sources.street.vehicles import CAR_COLOURS, MODELS
+from streamer.sources.street.models import CAR_COLOURS, MODELS
 
 _FIRST_SLOT = -64
 """Slots before time 0, so that the street is busy from the first frame on."""

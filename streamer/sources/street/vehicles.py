@@ -1,4 +1,4 @@
-"""Build cars, trucks, buses and bicycles from side outlines that are extruded across their width.
+"""Build cars, trucks and buses from their side outlines, extruded across their width.
 
 A template is made once for each model, colour and direction; a frame only moves it along.
 """
@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import cv2
 import numpy as np
 
 from streamer.sources.street.camera import HEIGHT_M
+from streamer.sources.street.models import MODELS, Model, Outline
 from streamer.sources.street.shapes import (
     F64,
     Figure,
@@ -27,94 +27,9 @@ from streamer.sources.street.shapes import (
     upright,
 )
 
-GLASS: Rgb = (64, 88, 108)
+_GLASS: Rgb = (64, 88, 108)
 _TYRE: Rgb = (26, 26, 28)
 _RIM: Rgb = (178, 182, 186)
-CAR_COLOURS: tuple[Rgb, ...] = (
-    (196, 30, 36), (30, 78, 160), (232, 232, 230), (36, 38, 44), (150, 156, 162), (226, 170, 30),
-    (40, 104, 70), (120, 184, 214), (112, 34, 44), (222, 104, 34),
-)  # fmt: skip
-_BIG_COLOURS: tuple[Rgb, ...] = (
-    (206, 44, 40),
-    (30, 96, 168),
-    (240, 178, 30),
-    (36, 128, 92),
-    (232, 234, 236),
-)
-
-Outline = tuple[tuple[float, float], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A vehicle from its side, nose to the right, in metres from its middle on the ground."""
-
-    name: Literal["car", "truck", "bus"]
-    length_m: float
-    width_m: float
-    body: Outline
-    """From the lower rear corner over the top to the lower front corner."""
-    cabin: Outline
-    panes: tuple[Outline, ...]
-    wheels: tuple[float, ...]
-    wheel_m: float
-    inset_m: float = 0.14
-    """How much narrower the cabin is than the body, on each side."""
-    seams: tuple[float, ...] = ()
-    colours: tuple[Rgb, ...] = CAR_COLOURS
-
-
-def _panes(
-    x1: float, x2: float, y1: float, y2: float, count: int, gap: float
-) -> tuple[Outline, ...]:
-    step = (x2 - x1 + gap) / count
-    lefts = [x1 + i * step for i in range(count)]
-    return tuple(((x, y1), (x, y2), (x + step - gap, y2), (x + step - gap, y1)) for x in lefts)
-
-
-MODELS: dict[str, Model] = {
-    "sedan": Model(
-        "car", 4.5, 1.76,
-        ((-2.22, 0.3), (-2.25, 0.72), (-2.12, 0.94), (-1.2, 0.97), (1.0, 0.94), (1.95, 0.8), (2.2, 0.62), (2.23, 0.3)),
-        ((-1.85, 0.95), (-1.2, 1.4), (0.2, 1.44), (1.05, 0.94)),
-        (((-1.55, 0.99), (-1.1, 1.33), (-0.5, 1.36), (-0.5, 0.98)), ((-0.4, 0.98), (-0.4, 1.36), (0.15, 1.37), (0.78, 0.97))),
-        (-1.32, 1.36), 0.33, seams=(-0.45, 0.62),
-    ),
-    "hatch": Model(
-        "car", 3.9, 1.7,
-        ((-1.92, 0.3), (-1.95, 0.8), (-1.85, 0.97), (0.85, 0.96), (1.6, 0.84), (1.9, 0.62), (1.93, 0.3)),
-        ((-1.88, 0.96), (-1.6, 1.46), (0.05, 1.5), (0.92, 0.95)),
-        (((-1.6, 1.0), (-1.42, 1.38), (-0.62, 1.41), (-0.62, 1.0)), ((-0.52, 1.0), (-0.52, 1.41), (0.0, 1.42), (0.66, 0.99))),
-        (-1.2, 1.22), 0.32, seams=(-0.57, 0.5),
-    ),
-    "suv": Model(
-        "car", 4.6, 1.86,
-        ((-2.26, 0.36), (-2.3, 0.95), (-2.2, 1.12), (1.1, 1.1), (2.0, 0.98), (2.25, 0.78), (2.3, 0.36)),
-        ((-2.22, 1.11), (-1.95, 1.68), (0.35, 1.72), (1.15, 1.09)),
-        (((-1.95, 1.16), (-1.75, 1.58), (-1.2, 1.6), (-1.2, 1.15)), ((-1.1, 1.15), (-1.1, 1.6), (-0.3, 1.62), (-0.3, 1.15)),
-         ((-0.2, 1.15), (-0.2, 1.62), (0.3, 1.62), (0.88, 1.13))),
-        (-1.4, 1.42), 0.38, seams=(-1.15, -0.25, 0.7),
-    ),
-    "van": Model(
-        "truck", 5.4, 1.95,
-        ((-2.7, 0.35), (-2.7, 2.2), (-2.6, 2.3), (1.2, 2.3), (1.4, 2.2), (2.1, 1.2), (2.62, 1.0), (2.7, 0.36)),
-        (), (((1.0, 1.25), (1.0, 1.95), (1.35, 1.95), (1.85, 1.25)),),
-        (-1.75, 1.75), 0.36, 0.0, seams=(0.9, -0.6), colours=_BIG_COLOURS,
-    ),
-    "truck": Model(
-        "truck", 7.4, 2.3,
-        ((-3.7, 0.72), (-3.7, 3.05), (1.75, 3.05), (1.75, 0.72)),
-        ((1.9, 0.45), (1.9, 2.35), (3.2, 2.35), (3.55, 1.45), (3.65, 0.45)),
-        (((2.3, 1.42), (2.3, 2.12), (3.08, 2.12), (3.32, 1.42)),),
-        (-2.5, 2.75), 0.47, 0.06, colours=_BIG_COLOURS,
-    ),
-    "bus": Model(
-        "bus", 10.4, 2.45,
-        ((-5.2, 0.36), (-5.2, 2.9), (-5.05, 3.05), (5.0, 3.05), (5.18, 2.85), (5.2, 0.36)),
-        (), (*_panes(-4.9, 3.9, 1.42, 2.5, 6, 0.13), ((4.08, 0.5), (4.08, 2.55), (4.95, 2.55), (4.95, 0.5))),
-        (-3.3, 3.1), 0.48, 0.0, seams=(), colours=_BIG_COLOURS,
-    ),
-}  # fmt: skip
 
 
 class _Workshop:
@@ -133,8 +48,8 @@ class _Workshop:
         self.parts.append((upright(flat, inset_m - self._half), look))
         self.normals.append((0.0, 1.0, 0.0, -1.0))
 
-    def skin(self, outline: Outline, colour: Rgb, inset_m: float, glassy: bool) -> None:
-        """Add the faces between near and far side; a frame leaves out those that are turned away."""
+    def skin(self, outline: Outline, colour: Rgb, inset_m: float) -> None:
+        """Add the faces between both sides; a frame leaves out those that are turned away."""
         corners = np.asarray(outline, np.float64) * self._mirror
         z_near, z_far = inset_m - self._half, self._half - inset_m
         for a, b in zip(corners, np.roll(corners, -1, axis=0), strict=True):
@@ -142,7 +57,8 @@ class _Workshop:
             nx, ny = -(b - a)[1] * self._direction / size, (b - a)[0] * self._direction / size
             if ny < -0.5:
                 continue  # the floor
-            look = paint(GLASS, 1.3) if glassy and ny < 0.95 else paint(colour, 0.72 + 0.42 * ny)
+            is_screen = 0.08 < ny < 0.95 and size > 0.5
+            look = paint(_GLASS, 1.3) if is_screen else paint(colour, 0.72 + 0.42 * ny)
             face = np.concatenate(
                 [upright(np.array([a, b]), z_near), upright(np.array([b, a]), z_far)]
             )
@@ -160,7 +76,7 @@ class _Workshop:
     def shell(self) -> None:
         """Add body, cabin and their panes."""
         model, colour = self._model, self._colour
-        self.skin(model.body, colour, 0.0, glassy=False)
+        self.skin(model.body, colour, 0.0)
         self.side(model.body, paint(colour))
         bottom = min(y for _, y in model.body)
         reach = model.length_m / 2
@@ -172,7 +88,7 @@ class _Workshop:
             self.side(rectangle(x - 0.3, top * 0.8, x - 0.12, top * 0.8 + 0.04), paint(colour, 0.5))
         if model.cabin:
             cab = colour if model.name == "car" else (228, 228, 224)
-            self.skin(model.cabin, cab, model.inset_m, glassy=True)
+            self.skin(model.cabin, cab, model.inset_m)
             self.side(model.cabin, paint(cab, 0.95), model.inset_m)
         for pane in model.panes:
             self._pane(pane)
@@ -180,7 +96,7 @@ class _Workshop:
     def _pane(self, pane: Outline) -> None:
         model = self._model
         self.side(pane, paint((22, 26, 30), stroke_m=0.05), model.inset_m)
-        self.side(pane, paint(GLASS), model.inset_m)
+        self.side(pane, paint(_GLASS), model.inset_m)
         (x1, y1), (_, y2), (x3, _), _ = pane
         at = [x1 + part * (x3 - x1) for part in (0.3, 0.5, 0.75, 0.55)]
         glint = ((at[0], y1), (at[1], y2 - 0.03), (at[2], y2 - 0.03), (at[3], y1))
