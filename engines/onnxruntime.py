@@ -134,6 +134,11 @@ def _providers(device: str) -> list[str | tuple[str, dict[str, str]]]:
     return [("CUDAExecutionProvider", {"device_id": index}), "CPUExecutionProvider"]
 
 
+def devices() -> tuple[str, ...]:
+    """Name the execution providers of this build of ONNX Runtime."""
+    return tuple(ort.get_available_providers())
+
+
 def _spec(node: ort.NodeArg) -> TensorSpec:
     shape = tuple(n if isinstance(n, int) else None for n in node.shape)
     if node.type not in _DTYPES:

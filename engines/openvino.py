@@ -142,6 +142,11 @@ def _options(
     return options
 
 
+def devices() -> tuple[str, ...]:
+    """Name the devices that OpenVINO finds on this machine."""
+    return tuple(ov.Core().available_devices)
+
+
 def _spec(port: ov.ConstOutput) -> TensorSpec:
     shape = port.get_partial_shape()
     lengths = tuple(None if n.is_dynamic else n.get_length() for n in shape)

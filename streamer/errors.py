@@ -57,9 +57,13 @@ class StageFailed(StreamerError):
     Attributes:
         stage: name in the graph, such as "infer" or "encode.gate".
         exitcode: of its last incarnation; negative for a signal.
+        kind: name of the error that it reported; empty if it died without a word.
     """
 
-    def __init__(self, message: str, *, stage: str, exitcode: int | None) -> None:
+    def __init__(
+        self, message: str, *, stage: str, exitcode: int | None = None, kind: str = ""
+    ) -> None:
         super().__init__(message)
         self.stage = stage
         self.exitcode = exitcode
+        self.kind = kind

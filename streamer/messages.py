@@ -203,7 +203,10 @@ class Ended(msgspec.Struct, frozen=True, array_like=True, tag="ended/1"):
 
     error: str = ""
     """What went wrong where the work could not be done at all."""
+    kind: str = ""
+    """Name of the error's class."""
     reason: str = ""
+    """The error as one word, for the event."""
 
 
 class Stop(msgspec.Struct, frozen=True, array_like=True, tag="stop/1"):

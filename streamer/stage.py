@@ -328,7 +328,8 @@ def main() -> int:
     except (StreamerError, ModelError, EngineUnavailable, EngineMismatch) as error:
         # What another try can't mend: the supervisor must not restart us for it.
         log.error("%s", error)
-        stage.say(Ended(str(error), getattr(error, "reason", type(error).__name__)))
+        kind = type(error).__name__
+        stage.say(Ended(str(error), kind, getattr(error, "reason", kind)))
     stage.close()
     return 0
 

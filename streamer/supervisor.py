@@ -71,7 +71,7 @@ class _Seat:
     over: bool = False
     """It ended or failed; it will not be started again."""
     error: str = ""
-    reason: str = ""
+    kind: str = ""
 
     @property
     def ready(self) -> bool:
@@ -149,7 +149,7 @@ class Supervisor:
         finally:
             self._close()
         errors = tuple(
-            StageFailed(seat.error, stage=name, exitcode=seat.exitcode)
+            StageFailed(seat.error, stage=name, exitcode=seat.exitcode, kind=seat.kind)
             for name, seat in self._seats.items()
             if seat.error
         )
@@ -319,7 +319,7 @@ class Supervisor:
 
     def _ended(self, name: str, seat: _Seat, child: Child, ended: Ended) -> None:
         child.ended = True
-        seat.error, seat.reason = ended.error, ended.reason
+        seat.error, seat.kind = ended.error, ended.kind
         if ended.error and not child.ready and self._stop_begun_at is None:
             self._begin_stop()  # what can't even begin was asked for wrongly
         if ended.error:
