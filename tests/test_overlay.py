@@ -187,7 +187,11 @@ def test_a_tag_sits_on_its_box_and_moves_in_at_the_borders():
         assert not drawn[top + height + 2 : top + height + 20, left + 4 : left + 24].any()
     tagged = grey(320, 240)
     overlay.boxes(tagged, np.array([[300, 100, 400, 200]]), [0], ["car 3"])
-    assert (tagged.u[44:50, 159] == YUV[0][1]).all()  # its right end is at the border, not beyond
+    columns = np.flatnonzero(changed(tagged, grey(320, 240))[88:100].any(axis=0))
+    alone = grey(320, 240)
+    overlay.boxes(alone, np.array([[100, 100, 200, 200]]), [0], ["car 3"])
+    wide = np.flatnonzero(changed(alone, grey(320, 240))[88:100].any(axis=0))
+    assert (columns.max(), len(columns)) == (319, len(wide))  # whole, and not beyond the border
 
 
 def test_glyphs_differ_and_words_are_remembered():
