@@ -115,15 +115,14 @@ class Street:
         """Say what is in a frame, and how much of it is seen."""
         time_s = self.time_s(frame)
         things, offset = self._things(frame)
-        seen, alone = self._stamped(things)
-        counts = dict(zip(*(n.tolist() for n in np.unique(seen, return_counts=True)), strict=True))
+        identities, alone = self._stamped(things)
         actors = {actor.identity: actor for actor in self._traffic.actors(time_s)}
         sightings = tuple(
             Sighting(
                 thing.identity,
                 actors[thing.identity].name,
                 thing.box_xyxy(self.width, self.height),
-                counts.get(thing.identity, 0) / alone[thing.identity],
+                _pixels(identities, thing) / alone[thing.identity],
                 _episode(actors[thing.identity], time_s),
             )
             for thing in sorted(things, key=lambda thing: thing.identity)
@@ -166,10 +165,12 @@ class Street:
         for thing in things:
             thing.stamp(out, thing.identity)
             if thing.identity:
-                x1, y1, x2, y2 = (int(c) for c in thing.box_xyxy(self.width, self.height))
-                around = out[max(0, y1 - 2) : max(0, y2 + 3), max(0, x1 - 2) : max(0, x2 + 3)]
-                alone[thing.identity] = int(np.count_nonzero(around == thing.identity))
+                alone[thing.identity] = _pixels(out, thing)
         return out, alone
+
+
+def _pixels(identities: NDArray[np.int32], thing: Placed) -> int:
+    return int(np.count_nonzero(thing.around(identities) == thing.identity))
 
 
 def _episode(actor: Actor, time_s: float) -> Episode | None:

@@ -48,19 +48,13 @@ LANES: tuple[Lane, ...] = (
 )
 _PARKED = ((-11.5, "hatch", 1), (-1.0, "suv", -1), (9.8, "sedan", -1))
 _PARKED_Z_M = 18.9
-_KINDS = (
-    "sedan",
-    "sedan",
-    "hatch",
-    "hatch",
-    "suv",
-    "van",
-    "truck",
-    "bus",
-    "motorcycle",
-    "motorcycle",
-    "bicycle",
+_DECK = (
+    *("sedan", "sedan", "hatch", "hatch", "suv", "van", "truck", "bus", "motorcycle", "bicycle"),
+    "",  # a gap
 )
+"""Each lane of vehicles is dealt these, shuffled, before any of them comes again."""
+_EMPTY = 0.12
+_DECK_STREAM = 100
 
 
 class Traffic:
@@ -100,14 +94,24 @@ class Traffic:
         lane = LANES[lane_index]
         number = slot - _FIRST_SLOT
         dice = Dice(self._seed, 2 + lane_index, number)
-        if dice.chance(0.12):
+        is_empty = dice.chance(_EMPTY)
+        kind = self._dealt(lane_index, number) if lane.kind == "drive" else "bicycle"
+        if not kind or (is_empty and lane.kind != "drive"):
             return ()
         born_s = (slot + dice.between(0.0, 0.22 if lane.kind == "drive" else 0.7)) * lane.slot_s
         identity = 1 + len(_PARKED) + 2 * (number * len(LANES) + lane_index)
         if lane.kind == "walk":
             return (Walker.draw(dice, identity, lane.z_m, lane.direction, born_s),)
-        kind = "bicycle" if lane.kind == "ride" else dice.pick(_KINDS)
         if kind in MODELS:
             colour = dice.pick(MODELS[kind].colours)
             return (Driver(identity, kind, colour, lane.z_m, lane.direction, born_s, lane.speed),)
         return Cyclist.pair(dice, identity, kind, lane.z_m, lane.direction, born_s, lane.speed)
+
+    def _dealt(self, lane: int, number: int) -> str:
+        """The kind of vehicle in a slot of a lane, or none."""
+        deal, card = divmod(number, len(_DECK))
+        dice = Dice(self._seed, _DECK_STREAM + lane, deal)
+        left = list(_DECK)
+        for _ in range(card):
+            left.remove(dice.pick(left))
+        return dice.pick(left)
