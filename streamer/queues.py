@@ -25,6 +25,8 @@ from streamer.errors import MessageError, PeerLost, QueueClosed
 from streamer.frames import Lease
 from streamer.messages import Body, Done, EndOfStream, Frame, Hello, Item, decode_edge, encode
 
+LAST_WORDS_MS = 500
+"""How long what was said before a close may take to leave."""
 MAX_ITEM_BYTES = 256 << 20
 """Larger parts are refused by the socket itself; one 8K frame that travels inline is 50 MB."""
 
@@ -430,6 +432,8 @@ class Inbox:
             socket.send(encode(Done(number)), zmq.NOBLOCK)
 
     def close(self) -> None:
-        """Close all connections; safe to call twice."""
+        """Close all connections, after what was given back has left; safe to call twice."""
+        for socket in self.sockets.values():
+            socket.set(zmq.LINGER, LAST_WORDS_MS)
         for producer in list(self.sockets):
             self.disconnect(producer)

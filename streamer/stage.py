@@ -43,7 +43,7 @@ from streamer.messages import (
     decode_supervisor,
     encode,
 )
-from streamer.queues import Inbox, Outbox, Received, make_socket
+from streamer.queues import LAST_WORDS_MS, Inbox, Outbox, Received, make_socket
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class Stage:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._control = make_socket(self._context, zmq.DEALER)
         self._control.set(zmq.IDENTITY, f"{self.name}#{start.incarnation}".encode())
-        self._control.set(zmq.LINGER, 500)
+        self._control.set(zmq.LINGER, LAST_WORDS_MS)
         self._control.connect(start.control)
         self.outbox = Outbox(
             self._context,
@@ -273,6 +273,7 @@ class Stage:
 
     def _peer_down(self, peer: PeerDown) -> None:
         if peer.stage in self.spec.consumers:
+            self.outbox.receive()  # what it gave back before it died
             self.outbox.lost(peer.stage, final=peer.final)
         if peer.stage in self.spec.producers:
             self._take(peer.stage)  # what it had sent before it died is still good
@@ -327,7 +328,6 @@ def main() -> int:
         stage.say(Ended())
     except (StreamerError, ModelError, EngineUnavailable, EngineMismatch) as error:
         # What another try can't mend: the supervisor must not restart us for it.
-        log.error("%s", error)
         kind = type(error).__name__
         stage.say(Ended(str(error), kind, getattr(error, "reason", kind)))
     stage.close()

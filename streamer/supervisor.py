@@ -38,7 +38,7 @@ from streamer.messages import (
     decode_control,
     encode,
 )
-from streamer.queues import make_socket
+from streamer.queues import LAST_WORDS_MS, make_socket
 from streamer.sources.redact import redact
 from streamer.stage import StageStart
 from streamer.summary import Summary, Tally
@@ -221,11 +221,11 @@ class Supervisor:
     def _died(self, name: str, seat: _Seat) -> None:
         child = seat.child
         assert child is not None
-        self._hear()  # its last words may still be in the socket
+        seat.exitcode = child.exitcode()
+        self._hear_last_words(child, seat.exitcode)
         self._relay_log(child)
         self._poller.unregister(child.pidfd)
         self._poller.unregister(child.log_fd)
-        seat.exitcode = child.exitcode()
         child.close()
         seat.child = None
         seat.died_at = time.monotonic()
@@ -234,10 +234,15 @@ class Supervisor:
             seat.over = True
         else:
             self._plan_restart(name, seat)
-        if seat.over and not (child.ended and not seat.error):
-            self._tell_neighbours(name, child.incarnation, final=True)
-        elif not seat.over:
-            self._tell_neighbours(name, child.incarnation, final=False)
+        self._tell_neighbours(name, child.incarnation, final=seat.over)
+
+    def _hear_last_words(self, child: Child, exitcode: int) -> None:
+        """What it said before it ended may be on its way still; nobody exits with 0 unsaid."""
+        self._hear()
+        patience = time.monotonic() + LAST_WORDS_MS / 1000
+        while exitcode == 0 and not child.ended and time.monotonic() < patience:
+            self._control.poll(20)
+            self._hear()
 
     def _plan_restart(self, name: str, seat: _Seat) -> None:
         now = seat.died_at
@@ -323,7 +328,17 @@ class Supervisor:
         if ended.error and not child.ready and self._stop_begun_at is None:
             self._begin_stop()  # what can't even begin was asked for wrongly
         if ended.error:
+            if not self._stop_begun_at and self._others_work(name):
+                log.error("%s: %s; the rest goes on", name, ended.error)
             self._notice("stage.failed", seat.spec.camera, stage=name, reason=ended.reason)
+
+    def _others_work(self, name: str) -> bool:
+        """True if another source is still being read."""
+        return any(
+            not seat.over and other != name
+            for other, seat in self._seats.items()
+            if not seat.spec.producers and other != "publish"
+        )
 
     def _make_pool(self, request: PoolRequest) -> PoolGrant:
         camera = request.camera

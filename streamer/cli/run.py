@@ -99,7 +99,7 @@ def run(config: Config, options: argparse.Namespace) -> int:
         print(f"streamer: error: {error}", file=sys.stderr)
     if options.json:
         print(msgspec.json.encode(outcome.summary).decode(), flush=True)
-    else:
+    elif outcome.summary.frames_in or not outcome.errors:
         print(describe(outcome.summary), flush=True)
     return 130 if outcome.killed else _exit_code(outcome.errors)
 
@@ -107,7 +107,7 @@ def run(config: Config, options: argparse.Namespace) -> int:
 def _exit_code(errors: Sequence[StageFailed]) -> int:
     if not errors:
         return 0
-    if any(error.kind == "ConfigError" for error in errors):
+    if any(error.kind in ("ConfigError", "ModelError", "EngineUnavailable") for error in errors):
         return 2
     return 3 if all(error.stage.startswith("decode.") for error in errors) else 4
 
