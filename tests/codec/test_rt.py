@@ -4,31 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
+from codec_tiny import TINY
 
 from engines.codec.layers import FactorizedDensity, laplace_bits
 from engines.codec.rt import (
     CONFIGS,
     QUALITIES,
     RtCodec,
-    RtConfig,
     State,
     blocks_to_planes,
     lagrangian,
     planes_to_blocks,
-)
-
-TINY = RtConfig(
-    name="rt-tiny",
-    channels=16,
-    latents=10,
-    hyper=4,
-    prior=8,
-    analysis_blocks=1,
-    synthesis_blocks=1,
-    context_blocks=1,
-    head_blocks=1,
-    hidden=8,
-    knots=4,
 )
 
 

@@ -1,0 +1,83 @@
+"""Say what every codec looks like: one picture to bytes, bytes to one picture; imports numpy alone.
+
+The state of the reference picture is an argument and a return value: a codec remembers nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+U8 = NDArray[np.uint8]
+StateT = TypeVar("StateT")
+
+
+class Planes420(Protocol):
+    """Anything with three uint8 planes; chroma has half the size, rounded up."""
+
+    @property
+    def y(self) -> U8: ...
+    @property
+    def u(self) -> U8: ...
+    @property
+    def v(self) -> U8: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One decoded picture: y (H, W), u and v of half the size, rounded up; uint8."""
+
+    y: U8
+    u: U8
+    v: U8
+
+
+class Codec(Protocol[StateT]):
+    """A codec of frames; one per thread."""
+
+    @property
+    def name(self) -> str:
+        """What the header of a file says, such as "rt-nano"."""
+
+    @property
+    def model_hash(self) -> bytes:
+        """SHA-256 of everything that decoding depends on."""
+
+    @property
+    def qualities(self) -> int:
+        """Qualities are 0 (fewest bytes) to this, exclusive."""
+
+    def compress(
+        self, frame: Planes420, state: StateT | None, *, quality: int
+    ) -> tuple[bytes, StateT]:
+        """Code one picture, by itself without a state.
+
+        Args:
+            frame: limited-range planes.
+            state: what compress returned for the frame before; None starts anew (intra).
+            quality: 0..qualities-1.
+        """
+
+    def decompress(
+        self, payload: bytes, state: StateT | None, *, width: int, height: int, quality: int
+    ) -> tuple[Picture, StateT]:
+        """Draw the picture of some bytes.
+
+        Args:
+            payload: as compress returned them.
+            state: what decompress returned for the frame before; None for an intra frame.
+            width, height: of the picture, from the header of the file.
+            quality: that of compress, from the record of the frame.
+
+        Raises:
+            BitstreamError: the bytes are damaged, or of another kind of frame.
+        """
+
+
+def check_quality(quality: int, qualities: int) -> None:
+    """Refuse a quality that a codec does not have."""
+    if not 0 <= quality < qualities:
+        raise ValueError(f"quality must be 0..{qualities - 1}, got {quality}")

@@ -1,0 +1,229 @@
+"""Turn a trained `rt` checkpoint into the graphs and integer tables of a model; offline.
+
+    python -m engines.codec.export --run RUN --size nano --out MODEL
+
+Weights are stored as float16 and cast where they are used: half the size, and every engine starts
+from the same numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from engines.codec.checkpoint import load_average
+from engines.codec.entropy import TOTAL
+from engines.codec.layers import FactorizedDensity
+from engines.codec.model import ENTROPY_FILE
+from engines.codec.rt import (
+    CONFIGS,
+    QUALITIES,
+    SCALE_LEVELS,
+    Z_LIMIT,
+    FrameCodec,
+    RtCodec,
+    scale_of,
+)
+
+OPSET = 17
+TAIL = 2.0**-12
+"""Probability of a symbol beyond its table, which is then written as an escape."""
+FLOAT16_FROM = 256
+"""Smaller tensors (biases) stay float32."""
+
+
+class Encode(nn.Module):  # type: ignore[misc]
+    """blocks of 0..255 (and memory) to q, z and the next memory."""
+
+    def __init__(self, codec: RtCodec, frame: FrameCodec) -> None:
+        super().__init__()
+        self.codec, self.frame = codec, frame
+
+    def forward(self, blocks: Tensor, quality: Tensor, memory: Tensor | None = None) -> object:
+        """See FrameCodec.encode."""
+        context = None if memory is None else self.codec.context_of(memory, quality)
+        return self.frame.encode(blocks * (1 / 128) - 1, context, quality)
+
+
+class Decode(nn.Module):  # type: ignore[misc]
+    """q and z (and memory) to blocks of whole numbers 0..255 and the next memory."""
+
+    def __init__(self, codec: RtCodec, frame: FrameCodec) -> None:
+        super().__init__()
+        self.codec, self.frame = codec, frame
+
+    def forward(
+        self, q: Tensor, z: Tensor, quality: Tensor, memory: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """See FrameCodec.decode."""
+        context = None if memory is None else self.codec.context_of(memory, quality)
+        features = self.frame.decode(q, z, context, quality)
+        blocks = torch.round((self.codec.head(features) + 1) * 128).clamp(0, 255)
+        return blocks, features
+
+
+class Refresh(nn.Module):  # type: ignore[misc]
+    """memory to the memory that the decoded picture alone gives."""
+
+    def __init__(self, codec: RtCodec) -> None:
+        super().__init__()
+        self.codec = codec
+
+    def forward(self, memory: Tensor) -> Tensor:
+        """See RtCodec.refresh; without gradients."""
+        picture = torch.round((self.codec.head(memory) + 1) * 128).clamp(0, 255)
+        return self.codec.embed(picture * (1 / 128) - 1)
+
+
+def export_graphs(codec: RtCodec, folder: Path) -> None:
+    """Write the five graphs of a codec, each with free height and width."""
+    codec = codec.float().eval().cpu()
+    config = codec.config
+    quality = torch.zeros(1, dtype=torch.int64)
+    blocks, memory = torch.zeros(1, 96, 16, 24), torch.zeros(1, config.channels, 16, 24)
+    q, z = torch.zeros(1, config.latents, 8, 12), torch.zeros(1, config.hyper, 2, 3)
+    for kind, frame, last in (
+        ("intra", codec.intra, {}),
+        ("inter", codec.inter, {"memory": memory}),
+    ):
+        coded = {"blocks": blocks, "quality": quality, **last}
+        drawn = {"q": q, "z": z, "quality": quality, **last}
+        names = ("q", "z", "next_memory")
+        _export(Encode(codec, frame), coded, names, folder / f"encode_{kind}.onnx")
+        names_drawn = ("blocks", "next_memory")
+        _export(Decode(codec, frame), drawn, names_drawn, folder / f"decode_{kind}.onnx")
+    _export(Refresh(codec), {"memory": memory}, ("next_memory",), folder / "refresh.onnx")
+
+
+def _export(
+    graph: nn.Module, inputs: dict[str, Tensor], outputs: tuple[str, ...], path: Path
+) -> None:
+    axes = {n: {2: f"{n}_h", 3: f"{n}_w"} for n in (*inputs, *outputs) if n != "quality"}
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the exporter that can write opset 17 says it is old
+        torch.onnx.export(
+            graph.eval(),
+            tuple(inputs.values()),
+            str(path),
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_axes=axes,
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    model = onnx.load(str(path))
+    _store_as_float16(model)
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
+
+
+def _store_as_float16(model: onnx.ModelProto) -> None:
+    casts = []
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype != np.float32 or values.size < FLOAT16_FROM:
+            continue
+        small = numpy_helper.from_array(values.astype(np.float16), f"{tensor.name}_f16")
+        casts.append(helper.make_node("Cast", [small.name], [tensor.name], to=TensorProto.FLOAT))
+        tensor.CopyFrom(small)
+    for cast in reversed(casts):
+        model.graph.node.insert(0, cast)
+
+
+def round_to_float16(codec: RtCodec) -> None:
+    """Give a codec the weights that its graphs will hold, so that both compute the same."""
+    for parameter in codec.parameters():
+        if parameter.numel() >= FLOAT16_FROM:
+            parameter.data = parameter.data.half().float()
+
+
+def export_integers(codec: RtCodec, folder: Path) -> None:
+    """Write entropy.npz: tables of y and z, and both integer paths."""
+    config = codec.config
+    meta = {
+        "name": config.name,
+        "qualities": QUALITIES,
+        "levels": SCALE_LEVELS,
+        "z_limit": Z_LIMIT,
+        "latents": config.latents,
+        "hyper": config.hyper,
+    }
+    arrays: dict[str, NDArray[np.generic]] = {
+        "meta": np.frombuffer(json.dumps(meta).encode(), np.uint8)
+    }
+    arrays |= _packed("y", [_laplace_counts(level) for level in range(SCALE_LEVELS)])
+    for kind, frame in (("intra", codec.intra), ("inter", codec.inter)):
+        arrays |= _packed(f"z_{kind}", _density_counts(frame.density, config.hyper))
+        for name, tensor in frame.h_s_scales.integers().items():
+            arrays[f"{kind}/{name}"] = tensor.numpy()
+    np.savez_compressed(folder / ENTROPY_FILE, **arrays)  # type: ignore[arg-type]
+
+
+def _packed(name: str, tables: list[NDArray[np.uint32]]) -> dict[str, NDArray[np.generic]]:
+    start = np.concatenate(([0], np.cumsum([len(t) for t in tables]))).astype(np.int32)
+    return {f"{name}/counts": np.concatenate(tables), f"{name}/start": start}
+
+
+def _laplace_counts(level: int) -> NDArray[np.uint32]:
+    if level == 0:
+        return np.empty(0, np.uint32)  # see SymbolTables: exceptions only
+    scale = float(scale_of(torch.tensor(float(level))))
+    limit = max(1, int(np.ceil(-scale * np.log(TAIL) - 0.5)))
+    edges = np.arange(-limit, limit + 2) - 0.5
+    tail = 0.5 * np.exp(-np.abs(edges) / scale)
+    cdf = np.where(edges <= 0, tail, 1 - tail)
+    return whole_counts(np.append(np.diff(cdf), 2 * tail[0]))
+
+
+def _density_counts(density: FactorizedDensity, channels: int) -> list[NDArray[np.uint32]]:
+    edges = torch.arange(-Z_LIMIT, Z_LIMIT + 2) - 0.5
+    with torch.no_grad():
+        cdf = torch.sigmoid(density.logits(edges.double().float().expand(channels, 1, -1)))
+    inner = np.diff(cdf[:, 0].double().numpy())
+    inner[:, 0] += cdf[:, 0, 0].numpy()  # the encoder clamps z
+    inner[:, -1] += 1 - cdf[:, 0, -1].numpy()
+    return [whole_counts(np.append(row, 0.0)) for row in inner]
+
+
+def whole_counts(probabilities: NDArray[np.float64]) -> NDArray[np.uint32]:
+    """Counts of at least 1 that sum to 2^24, in proportion to probabilities."""
+    probabilities = np.maximum(probabilities, 0)
+    free = TOTAL - len(probabilities)
+    counts = np.floor(probabilities / probabilities.sum() * free).astype(np.int64) + 1
+    counts[int(np.argmax(counts))] += TOTAL - counts.sum()
+    return np.asarray(counts, np.uint32)
+
+
+def export_model(codec: RtCodec, folder: Path) -> None:
+    """Write a whole model folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    round_to_float16(codec)
+    export_integers(codec, folder)
+    export_graphs(codec, folder)
+
+
+def main() -> None:
+    """Export the averaged weights of a run."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", type=Path, required=True, help="folder of checkpoints")
+    parser.add_argument("--size", choices=("nano", "small"), default="nano")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    codec = RtCodec(CONFIGS[f"rt-{options.size}"])
+    step = load_average(options.run, codec)
+    export_model(codec, options.out)
+    size = sum(f.stat().st_size for f in options.out.iterdir())
+    print(f"{options.out}: step {step}, {size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main()

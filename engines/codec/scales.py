@@ -1,0 +1,114 @@
+"""Turn integers that were already decoded into scale indices, exactly, on any machine; runtime.
+
+The twin of rt.IntegerHyper. Weights and inputs are integers, and every sum stays below 2^24 (the
+model file is refused otherwise), so that float32 products, which are the fast ones, have no
+rounding in any order of summation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.errors import ModelError
+
+I32 = NDArray[np.int32]
+F32 = NDArray[np.float32]
+
+FRACTION_BITS = 6
+HIDDEN_LIMIT = 255
+MAGNITUDE_LIMIT = 15
+NEIGHBOURS = 9
+EXACT_LIMIT = 1 << 24
+
+
+@dataclass(frozen=True, slots=True)
+class IntegerScales:
+    """Weights of one integer hyper path, in units of 1/64."""
+
+    from_z: F32
+    """(hidden * 16, hyper)."""
+    from_magnitudes: F32 | None
+    """(hidden, 2 * latents) for the last symbols and their 3x3 sums; None for intra frames."""
+    hidden_bias: F32
+    """(hidden,)."""
+    to_index: F32
+    """(latents, hidden)."""
+    index_bias: F32
+    """(qualities, latents)."""
+    levels: int
+
+    @classmethod
+    def from_arrays(
+        cls, arrays: Mapping[str, I32], *, levels: int, z_limit: int, where: str
+    ) -> IntegerScales:
+        """Check the weights of a model file.
+
+        Raises:
+            ModelError: an array is missing, or could sum to more than float32 holds exactly.
+        """
+        for name in ("from_z", "hidden_bias", "to_index", "index_bias"):
+            if name not in arrays:
+                raise ModelError(f"{where}: the array {name} is missing; export the model again")
+        weights = {name: array.astype(np.float64) for name, array in arrays.items()}
+        magnitudes = weights.get("from_magnitudes")
+        hidden = np.abs(weights["from_z"]).sum(1).max() * z_limit
+        if magnitudes is not None:
+            own, around = np.split(np.abs(magnitudes), 2, axis=1)
+            hidden += ((own + NEIGHBOURS * around) * MAGNITUDE_LIMIT).sum(1).max()
+        hidden += np.abs(weights["hidden_bias"]).max() + (1 << FRACTION_BITS)
+        index = np.abs(weights["to_index"]).sum(1).max() * HIDDEN_LIMIT
+        index += np.abs(weights["index_bias"]).max() + (1 << FRACTION_BITS)
+        if max(hidden, index) >= EXACT_LIMIT:
+            raise ModelError(
+                f"{where}: sums of the integer path reach {max(hidden, index):.0f}, and must stay "
+                f"below {EXACT_LIMIT}; train with smaller weights"
+            )
+        return cls(
+            weights["from_z"].astype(np.float32),
+            None if magnitudes is None else magnitudes.astype(np.float32),
+            weights["hidden_bias"].astype(np.float32),
+            weights["to_index"].astype(np.float32),
+            weights["index_bias"].astype(np.float32),
+            levels,
+        )
+
+    def indices(self, z: I32, magnitudes: I32 | None, quality: int) -> NDArray[np.uint8]:
+        """Scale index of each symbol: (latents, 4h, 4w) for z of (hyper, h, w)."""
+        hidden = len(self.hidden_bias)
+        _, rows, columns = z.shape
+        h = self.from_z @ z.reshape(len(z), -1).astype(np.float32)
+        h = h.reshape(hidden, 4, 4, rows, columns).transpose(0, 3, 1, 4, 2)
+        h = h.reshape(hidden, 16 * rows * columns)
+        if self.from_magnitudes is not None and magnitudes is not None:
+            own = magnitudes.astype(np.float32)
+            both = np.concatenate((own, _sum3x3(own))).reshape(2 * len(own), -1)
+            h = h + self.from_magnitudes @ both
+        h = _shift(h + self.hidden_bias[:, None], HIDDEN_LIMIT)
+        index = self.to_index @ h + self.index_bias[quality][:, None]
+        shape = (len(index), 4 * rows, 4 * columns)
+        return _shift(index, self.levels - 1).astype(np.uint8).reshape(shape)
+
+
+def _shift(sums: F32, limit: int) -> F32:
+    """(sums + 32) >> 6, clamped; float32 does both exactly for whole numbers below 2^24."""
+    half = 1 << (FRACTION_BITS - 1)
+    sums += half
+    sums *= 1 / (1 << FRACTION_BITS)
+    np.floor(sums, out=sums)
+    sums.clip(0, limit, out=sums)
+    return sums
+
+
+def _sum3x3(x: F32) -> F32:
+    """Sum over each 3x3 neighbourhood; outside is zero."""
+    rows: F32 = np.array(x)
+    rows[:, 1:] += x[:, :-1]
+    rows[:, :-1] += x[:, 1:]
+    out: F32 = np.array(rows)
+    out[:, :, 1:] += rows[:, :, :-1]
+    out[:, :, :-1] += rows[:, :, 1:]
+    return out

@@ -1,0 +1,64 @@
+"""The integer path gives the same scale indices in numpy as in torch, exactly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from codec_tiny import TINY
+
+from engines.codec.rt import QUALITIES, SCALE_LEVELS, Z_LIMIT, IntegerHyper
+from engines.codec.scales import IntegerScales
+from engines.errors import ModelError
+
+
+def arrays_of(path: IntegerHyper) -> dict[str, np.ndarray]:
+    return {name: tensor.numpy() for name, tensor in path.integers().items()}
+
+
+@pytest.mark.parametrize("temporal", [False, True])
+def test_numpy_equals_torch_at_every_quality(temporal):
+    torch.manual_seed(1)
+    path = IntegerHyper(TINY, temporal=temporal)
+    scales = IntegerScales.from_arrays(
+        arrays_of(path), levels=SCALE_LEVELS, z_limit=Z_LIMIT, where="test"
+    )
+    rng = np.random.default_rng(2)
+    seen = set()
+    for quality in range(0, QUALITIES, 7):
+        z = rng.integers(-Z_LIMIT, Z_LIMIT + 1, (TINY.hyper, 2, 3)).astype(np.int32)
+        magnitudes = rng.integers(0, 16, (TINY.latents, 8, 12)).astype(np.int32)
+        ours = scales.indices(z, magnitudes if temporal else None, quality)
+        with torch.no_grad():
+            theirs = path(
+                torch.from_numpy(z)[None].float(),
+                torch.from_numpy(magnitudes)[None].float() if temporal else None,
+                torch.tensor([quality]),
+            )
+        np.testing.assert_array_equal(ours, theirs[0].numpy())
+        seen |= set(ours.ravel().tolist())
+    assert len(seen) > 20
+
+
+def test_missing_magnitudes_are_zeros():
+    path = IntegerHyper(TINY, temporal=True)
+    scales = IntegerScales.from_arrays(
+        arrays_of(path), levels=SCALE_LEVELS, z_limit=Z_LIMIT, where="test"
+    )
+    z = np.full((TINY.hyper, 1, 1), 2, np.int32)
+    zeros = np.zeros((TINY.latents, 4, 4), np.int32)
+    np.testing.assert_array_equal(scales.indices(z, None, 9), scales.indices(z, zeros, 9))
+
+
+def test_sums_that_float32_would_round_are_refused():
+    arrays = arrays_of(IntegerHyper(TINY, temporal=False))
+    arrays["to_index"] = arrays["to_index"] + 20_000
+    with pytest.raises(ModelError, match=r"m: sums of the integer path reach \d+, and must stay"):
+        IntegerScales.from_arrays(arrays, levels=SCALE_LEVELS, z_limit=Z_LIMIT, where="m")
+
+
+def test_a_missing_array_is_named():
+    arrays = arrays_of(IntegerHyper(TINY, temporal=False))
+    del arrays["to_index"]
+    with pytest.raises(ModelError, match="m: the array to_index is missing"):
+        IntegerScales.from_arrays(arrays, levels=SCALE_LEVELS, z_limit=Z_LIMIT, where="m")
