@@ -91,10 +91,15 @@ def _anchorfree(
     best = scores[np.arange(len(rows)), classes]
     keep = best >= score
     rows, classes, best = rows[keep], classes[keep], best[keep]
+    return cell_boxes(output, rows, signature), best, classes.astype(np.int16)
+
+
+def cell_boxes(output: F32, rows: NDArray[np.intp], signature: Signature) -> F32:
+    """Read the boxes (n, 4) of some rows of an anchor-free output."""
     grid = _grid(signature.width, signature.height, signature.strides)[rows]
     centre = (output[rows, :2] + grid[:, :2]) * grid[:, 2:]
     half = np.exp(np.minimum(output[rows, 2:4], _LARGEST_LOG)) * grid[:, 2:] / 2
-    return np.hstack([centre - half, centre + half]), best, classes.astype(np.int16)
+    return np.hstack([centre - half, centre + half])
 
 
 def _fastestdet(

@@ -34,6 +34,11 @@ _COCO80_LINE = (
 COCO80 = tuple(_COCO80_LINE.split(","))
 """Names of the 80 classes of COCO, in the order of YOLOX and FastestDet."""
 
+STREET_CLASSES = ("person", "bicycle", "car", "motorcycle", "bus", "truck")
+"""What this project's own detector knows."""
+
+STREET_STRIDES = (8, 16, 32)
+
 
 @dataclass(frozen=True, slots=True)
 class Signature:
