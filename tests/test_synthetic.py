@@ -285,6 +285,27 @@ def test_background_shifts_by_the_published_offset(camera: str) -> None:
     assert len(moved) == 4
 
 
+def test_chroma_stays_on_luma_at_every_offset() -> None:
+    moving, still = Street(12, 640, 360, camera="shake"), Street(12, 640, 360)
+    parities: set[int] = set()
+    rows, columns = slice(20, 50), slice(10, 300)
+    for frame in range(40):
+        dx, dy = moving.truth(frame).camera_px
+        if dy % 2 or (dx % 2) in parities:
+            continue
+        parities.add(dx % 2)
+        ours = rendered(moving, frame).v[rows, columns].astype(float)
+        theirs = rendered(still, frame).v[rows.start + dy // 2 : rows.stop + dy // 2].astype(float)
+        left = theirs[:, columns.start + dx // 2 : columns.stop + dx // 2]
+        right = theirs[:, columns.start + dx // 2 + 1 : columns.stop + dx // 2 + 1]
+        if dx % 2:
+            between = np.abs(ours - (left + right) / 2).mean()
+            assert between < 0.7 * min(np.abs(ours - left).mean(), np.abs(ours - right).mean())
+        else:
+            assert np.mean(ours == left) > 0.97  # poles are drawn coarser than the background
+    assert parities == {0, 1}
+
+
 def test_labels_follow_camvid() -> None:
     street = Street(1, 640, 360)
     assert LABELS[:8] == ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence")

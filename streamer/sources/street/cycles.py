@@ -147,7 +147,6 @@ def _rider(
     for side in (1, -1):
         limbs.append(_reach((*neck, side * SHOULDER_SIDE), hand, (UPPER_ARM, FOREARM), -1))
     left_leg, right_leg, left_arm, right_arm = limbs
-    # The rider sits a little nearer than the machine's middle, so that the near leg covers it.
     return dressed(
         look, pose, (left_leg, right_leg, left_arm, right_arm), hip, neck, x_m, z_m, (seat[0], 0.0)
     )
@@ -178,4 +177,4 @@ def _tube(a: tuple[float, float], b: tuple[float, float], radius: float) -> F64:
 def _standing(parts: list[tuple[F64, Paint]], direction: int, x_m: float, z_m: float) -> Figure:
     mirror = np.array([direction, 1.0])
     upright_parts = [(upright(points * mirror + (x_m, 0.0), z_m), look) for points, look in parts]
-    return figure(upright_parts, [shadow(points) for points, look in upright_parts])
+    return figure(upright_parts, [shadow(points) for points, _ in upright_parts])

@@ -10,14 +10,12 @@ from streamer.sources.street.camera import HEIGHT_M
 from streamer.sources.street.canvas import PAVEMENT, ROAD, Canvas
 from streamer.sources.street.shapes import Rgb
 
-KERB_NEAR_M, BIKE_LANE_M, MIDDLE_M, BAYS_M, KERB_FAR_M, WALL_M = (
-    9.25,
-    10.95,
-    14.45,
-    17.95,
-    20.0,
-    25.0,
-)
+KERB_NEAR_M = 9.25
+BIKE_LANE_M = 10.95  # where it ends
+MIDDLE_M = 14.45
+BAYS_M = 17.95
+KERB_FAR_M = 20.0
+WALL_M = 25.0
 F32 = NDArray[np.float32]
 
 _ASPHALT, _BIKE_RED, _PAVING, _WHITE = (92, 94, 98), (148, 84, 72), (186, 178, 166), (232, 232, 226)
@@ -33,14 +31,15 @@ def paint_ground(canvas: Canvas, noise: np.random.Generator) -> None:
     columns = np.arange(width) + 0.5 + canvas.origin[0] - view.width / 2
     z = (view.focal_px * HEIGHT_M / rows).astype(np.float32)[:, None]
     x = (columns.astype(np.float32)[None] * z / np.float32(view.focal_px)).astype(np.float32)
+    pixel_x = z / np.float32(view.focal_px)  # how wide one pixel is on the ground
     pixel_m = z * z / np.float32(view.focal_px * HEIGHT_M)  # how deep one row is
     road = ((z > KERB_NEAR_M) & (z < KERB_FAR_M)).astype(np.float32)
     rgb = _mixed(np.broadcast_to(np.array(_PAVING, np.float32), (*x.shape, 3)), _ASPHALT, road)
     bike = _band(z, KERB_NEAR_M + 0.25, BIKE_LANE_M, pixel_m)
     rgb = _mixed(rgb, _BIKE_RED, bike * 0.75)
     rgb += (_texture(x, z, pixel_m, noise) * (1.0 + 0.5 * road))[..., None]
-    rgb *= (1.0 - 0.16 * _joints(x, z, pixel_m) * (1 - road))[..., None]
-    rgb = _mixed(rgb, _WHITE, 0.86 * _marks(x, z, pixel_m))
+    rgb *= (1.0 - 0.16 * _joints(x, z, pixel_x, pixel_m) * (1 - road))[..., None]
+    rgb = _mixed(rgb, _WHITE, 0.86 * _marks(x, z, pixel_x, pixel_m))
     for kerb, gutter in ((KERB_NEAR_M, 0.19), (KERB_FAR_M, -0.19)):
         stone = _band(z, kerb - 0.12, kerb + 0.12, pixel_m)
         rgb = _mixed(rgb, (206, 204, 198), stone)
@@ -79,22 +78,21 @@ def _texture(x: F32, z: F32, pixel_m: F32, noise: np.random.Generator) -> F32:
     return out
 
 
-def _joints(x: F32, z: F32, pixel_m: F32) -> F32:
+def _joints(x: F32, z: F32, pixel_x: F32, pixel_m: F32) -> F32:
     """The gaps between paving slabs, each row of slabs shifted by half a slab."""
     slab, gap = 0.62, 0.022
     row = np.floor(z / slab)
     across = np.abs(np.mod(z, slab) - slab / 2)
     along = np.abs(np.mod(x + row * slab * 0.5, slab) - slab / 2)
-    soft_z, soft_x = np.maximum(pixel_m, 0.01), np.maximum(z / 1000.0, 0.006)
+    soft_z, soft_x = np.maximum(pixel_m, 0.01), np.maximum(pixel_x, 0.006)
     lines_z = np.clip((across - slab / 2 + gap) / soft_z + 0.5, 0, 1) * np.minimum(1, gap / soft_z)
     lines_x = np.clip((along - slab / 2 + gap) / soft_x + 0.5, 0, 1) * np.minimum(1, gap / soft_x)
     out: F32 = np.maximum(lines_z, lines_x).astype(np.float32)
     return out
 
 
-def _marks(x: F32, z: F32, pixel_m: F32) -> F32:
+def _marks(x: F32, z: F32, pixel_x: F32, pixel_m: F32) -> F32:
     """White lines: bicycle lane, dashed middle, parking bays and a zebra crossing."""
-    pixel_x = z / np.float32(1000.0)
     zebra_at = (x > 3.2) & (x < 6.6)
     out = _band(z, BIKE_LANE_M - 0.07, BIKE_LANE_M + 0.07, pixel_m) * (1 - zebra_at)
     dashes = _band(np.mod(x, np.float32(4.0)), 0.6, 2.9, pixel_x) * (1 - zebra_at)

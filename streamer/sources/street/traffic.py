@@ -73,11 +73,10 @@ class Traffic:
 
     def actors(self, time_s: float) -> list[Actor]:
         """Give all actors that are on their way, also those not yet in the picture, by identity."""
-        moving = (a for lane in range(len(LANES)) for a in self._on_lane(lane, time_s, time_s))
-        return [*self._parked, *sorted(moving, key=lambda actor: actor.identity)]
+        return self.between(time_s, time_s)
 
     def between(self, begin_s: float, end_s: float) -> list[Actor]:
-        """Give all actors that are on their way at some time in [begin, end), by identity."""
+        """Give all actors that are on their way at some time in [begin, end], by identity."""
         moving = (a for lane in range(len(LANES)) for a in self._on_lane(lane, begin_s, end_s))
         return [*self._parked, *sorted(moving, key=lambda actor: actor.identity)]
 
