@@ -61,7 +61,9 @@ class Encode(Stage):
         self._decode, self._track = f"decode.{self.camera}", f"track.{self.camera}"
         deadline_s = start.config.encode.deadline_s if self._live else None
         self._join: Join[Received, Tracks] = Join(deadline_s)
-        if self._track not in start.spec.producers:
+        self._annotated = self._track in start.spec.producers
+        """More annotations may come."""
+        if not self._annotated:
             self._join.no_more_results("off")
         self._reader = PoolReader(start.supervisor_pid)
         self._painter = Painter(self.camera)
@@ -95,7 +97,7 @@ class Encode(Stage):
             if isinstance(body, Skipped):
                 self._join.skip(body.seq, body.cause)
             elif isinstance(body, EndOfStream) and item.producer == self._track:
-                self._join.no_more_results("ended")
+                self._end_annotations("ended")
             elif isinstance(body, EndOfStream):
                 self._ended = True
             self.inbox.done(item.producer, item.number)
@@ -104,7 +106,7 @@ class Encode(Stage):
     def on_peer_down(self, down: PeerDown) -> None:
         """Without its producer a frame or an annotation never comes."""
         if down.final and down.stage == self._track:
-            self._join.no_more_results("failed")
+            self._end_annotations("failed")
         elif down.final and down.stage == self._decode:
             self._ended = True
         self._write_what_can_go()
@@ -114,17 +116,21 @@ class Encode(Stage):
         self._write_what_can_go()
 
     def finished(self) -> bool:
-        """All frames are written."""
-        return self.stopping or (self._ended and not len(self._join))
+        """All frames are written, and nobody has anything to say about them."""
+        return self.stopping or (self._ended and not len(self._join) and not self._annotated)
 
     def on_close(self) -> None:
         """Write what is here, and finish all files."""
-        self._join.no_more_results("stopped")
+        self._end_annotations("stopped")
         self._write_what_can_go()
         for output in self._outputs:
             self._tell_closed(output)
         if self._opened:
             self.notice("recording.ended", self.camera, frames=self.counters["frames"])
+
+    def _end_annotations(self, cause: str) -> None:
+        self._annotated = False
+        self._join.no_more_results(cause)
 
     def _write_what_can_go(self) -> None:
         while (joined := self._join.next(time.monotonic())) is not None:
