@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any, Protocol
 
@@ -124,6 +124,13 @@ def check_arrays(where: str, specs: Sequence[TensorSpec], arrays: Arrays) -> Non
                 f"{where}: {spec.name} must have shape {_shape_text(spec.shape)}, "
                 f"got {_shape_text(array.shape)}; scale or batch the input to fit"
             )
+
+
+def with_batch(spec: TensorSpec, batch: int | None) -> TensorSpec:
+    """Fix a free first axis; None leaves it free."""
+    if batch is None or not spec.shape or spec.shape[0] is not None:
+        return spec
+    return replace(spec, shape=(batch, *spec.shape[1:]))
 
 
 def zeros(specs: Sequence[TensorSpec]) -> dict[str, Array]:

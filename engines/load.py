@@ -22,6 +22,7 @@ def load_engine(
     streams: int = 1,
     threads: int = 1,
     precision: str | None = None,
+    batch: int | None = None,
 ) -> Engine:
     """Load an ONNX network on a device.
 
@@ -33,6 +34,7 @@ def load_engine(
         streams: requests that run side by side.
         threads: CPU threads inside each.
         precision: None takes the graph's own; "bf16" and "f16" only where the engine says so.
+        batch: length of a free first axis, where it is known; None leaves it free, a little slower.
 
     Raises:
         EngineUnavailable: no installed library runs on that device; the text says what to install.
@@ -45,8 +47,10 @@ def load_engine(
             f"device must be auto, cpu, gpu[.N], npu or cuda[:N], with openvino: or onnxruntime: "
             f"before it to force a library, got {device!r}"
         )
-    if streams < 1 or threads < 1:
-        raise ValueError(f"streams and threads must be at least 1, got {streams} and {threads}")
+    if min(streams, threads, 1 if batch is None else batch) < 1:
+        raise ValueError(
+            f"streams, threads and batch must be at least 1, got {streams}, {threads} and {batch}"
+        )
     library = match[1] or choose_library(match[2])
     where = "cpu" if match[2] == "auto" else match[2]
     _require(library, where)
@@ -54,12 +58,12 @@ def load_engine(
         from engines.openvino import OpenVinoEngine
 
         return OpenVinoEngine(
-            path, device=where, streams=streams, threads=threads, precision=precision
+            path, device=where, streams=streams, threads=threads, precision=precision, batch=batch
         )
     from engines.onnxruntime import OnnxRuntimeEngine
 
     return OnnxRuntimeEngine(
-        path, device=where, streams=streams, threads=threads, precision=precision
+        path, device=where, streams=streams, threads=threads, precision=precision, batch=batch
     )
 
 

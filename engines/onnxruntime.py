@@ -11,7 +11,16 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from engines.base import Array, Arrays, Done, Flights, TensorSpec, check_arrays, zeros
+from engines.base import (
+    Array,
+    Arrays,
+    Done,
+    Flights,
+    TensorSpec,
+    check_arrays,
+    with_batch,
+    zeros,
+)
 from engines.errors import EngineFailed, EngineUnavailable, ModelError
 from engines.onnxfile import read_metadata
 
@@ -39,6 +48,7 @@ class OnnxRuntimeEngine:
         streams: int = 1,
         threads: int = 1,
         precision: str | None = None,
+        batch: int | None = None,
     ) -> None:
         """Read and optimise a network.
 
@@ -48,6 +58,7 @@ class OnnxRuntimeEngine:
             streams: requests that may run side by side; the depth of `start`.
             threads: CPU threads inside each request.
             precision: None or "f32"; any other precision belongs into the graph.
+            batch: length of a free first axis, where it is known; others are refused then.
 
         Raises:
             ModelError: the file is missing, damaged, or has an operator that is not known here.
@@ -75,8 +86,8 @@ class OnnxRuntimeEngine:
                 f"{path}: ONNX Runtime can't load this network: {_reason(error)}; "
                 "export it again with operators of opset 17"
             ) from error
-        self.inputs = tuple(_spec(node) for node in session.get_inputs())
-        self.outputs = tuple(_spec(node) for node in session.get_outputs())
+        self.inputs = tuple(with_batch(_spec(node), batch) for node in session.get_inputs())
+        self.outputs = tuple(with_batch(_spec(node), batch) for node in session.get_outputs())
         self._session: ort.InferenceSession | None = session
         self._flights = Flights(streams, self._where)
 

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 
 from engines import load as loading
 from engines.base import Engine
-from engines.errors import EngineUnavailable, ModelError
+from engines.errors import EngineMismatch, EngineUnavailable, ModelError
 from engines.load import load_engine
 from engines.onnxfile import read_metadata
 
@@ -120,8 +120,10 @@ def test_a_device_that_is_not_there(network: Path) -> None:
 def test_options_that_make_no_sense(network: Path) -> None:
     with pytest.raises(ValueError, match=r"device must be auto, cpu, .*, got 'tpu'"):
         load_engine(network, device="tpu")
-    with pytest.raises(ValueError, match="streams and threads must be at least 1, got 0 and 1"):
+    with pytest.raises(ValueError, match=r"streams, .* must be at least 1, got 0, 1 and None"):
         load_engine(network, streams=0)
+    with pytest.raises(ValueError, match=r"batch must be at least 1, got 1, 1 and 0"):
+        load_engine(network, batch=0)
     for library in LIBRARIES:
         with pytest.raises(ValueError, match=r"precision must be .*, got 'int4'"):
             load_engine(network, device=f"{library}:cpu", precision="int4")
@@ -130,6 +132,16 @@ def test_options_that_make_no_sense(network: Path) -> None:
 @pytest.fixture
 def without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "_installed", lambda library: library != "openvino")
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_free_batch_axis_can_be_fixed(library: str, network: Path) -> None:
+    engine = load_engine(network, device=f"{library}:cpu", batch=2)
+    assert engine.inputs[0].shape == engine.outputs[0].shape == (2, 3, 4, 5)
+    assert engine.infer({"x": np.zeros((2, 3, 4, 5), np.float32)})["y"].shape == (2, 3, 4, 5)
+    with pytest.raises(EngineMismatch, match="x must have shape 2x3x4x5, got 1x3x4x5"):
+        engine.infer({"x": np.zeros((1, 3, 4, 5), np.float32)})
+    engine.close()
 
 
 def test_auto_takes_openvino_where_it_is(network: Path) -> None:

@@ -90,11 +90,14 @@ class Detector:
         streams: int = 1,
         threads: int = 1,
         precision: str | None = None,
+        batch: int | None = None,
         score: float = 0.1,
         nms_iou: float = 0.45,
         only: Sequence[str] | None = None,
     ) -> Detector:
         """Load a detector of the zoo by name, or any known ONNX detector by path.
+
+        The options are those of load_engine and of Detector.
 
         Raises:
             ModelError: no such model, a damaged file, or no known kind of detector.
@@ -103,7 +106,12 @@ class Detector:
         """
         path = find_model(name_or_path)
         engine = load_engine(
-            path, device=device, streams=streams, threads=threads, precision=precision
+            path,
+            device=device,
+            streams=streams,
+            threads=threads,
+            precision=precision,
+            batch=batch,
         )
         try:
             signature = recognise(engine, str(path))
