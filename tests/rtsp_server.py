@@ -1,7 +1,7 @@
-"""Serve one video file in a loop at rtsp://127.0.0.1:<port>/stream, as a camera would; a test program.
+"""Serve a video file in a loop at rtsp://127.0.0.1:<port>/stream, as a camera would; for tests.
 
-Runs under the system's python3, which has GStreamer; knows nothing of the package under test. Prints
-READY when it listens. SIGTERM ends it, SIGSTOP freezes it in mid-stream.
+Runs under the system's python3, which has GStreamer; knows nothing of the package under test.
+Prints READY when it listens. SIGTERM ends it, SIGSTOP freezes it in mid-stream.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ gi.require_version("Gst", "1.0")
 gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
 
+ELEMENTS = ("qtdemux", "h264parse", "rtph264pay", "appsrc", "appsink")
 PIPELINE = (
     "( appsrc name=pictures is-live=true format=time ! h264parse ! "
     "rtph264pay name=pay0 pt=96 config-interval=1 )"
@@ -53,6 +54,13 @@ def main() -> int:
     print("READY", flush=True)
     loop.run()
     return 0
+
+
+def check_elements() -> None:
+    """Say which element of GStreamer is not installed."""
+    for name in ELEMENTS:
+        if Gst.ElementFactory.find(name) is None:
+            raise SystemExit(f"no GStreamer element {name}")
 
 
 def read_pictures(file: str, fps: int) -> list[Gst.Buffer]:

@@ -9,6 +9,7 @@ import math
 import struct
 import time
 from dataclasses import dataclass
+from typing import Literal
 
 import av
 
@@ -73,8 +74,9 @@ class Patience:
         if self._live:
             self._since_ns, self._limit_ns = time.monotonic_ns(), self._later_limit_ns
 
-    def has_run_out(self) -> bool:
-        """Say whether enough is enough."""
+    def verdict(self) -> Literal["corrupt", "stalled"] | None:
+        """Say why enough is enough, or None if it is not."""
         if self.packets > self.limit_packets:
-            return True
-        return self._live and time.monotonic_ns() - self._since_ns > self._limit_ns
+            return "corrupt"
+        overdue = self._live and time.monotonic_ns() - self._since_ns > self._limit_ns
+        return "stalled" if overdue else None

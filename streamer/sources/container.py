@@ -9,17 +9,19 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
 import av
 import av.error
+from av.codec.hwaccel import HWAccel
 
 from streamer.errors import SourceError
 from streamer.sources.arrival import Arrival, Patience
 from streamer.sources.base import FrameTimes, SourceInfo
-from streamer.sources.fault import fault
+from streamer.sources.fault import fault, libav_details
 from streamer.sources.hardware import choose_hwaccel
 from streamer.sources.mediaclock import FPS_ASSUMED, MediaClock
 from streamer.sources.options import DecodeStatistics, SourceOptions
@@ -32,7 +34,8 @@ log = logging.getLogger(__name__)
 
 _ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC: the cover of a song is no video
 _COPY_OPAQUE = 1 << 7  # AV_CODEC_FLAG_COPY_OPAQUE: what is hung on a packet comes with its frame
-_LOW_DELAY = 1 << 19
+_LOW_DELAY = 1 << 19  # AV_CODEC_FLAG_LOW_DELAY
+_MOST_UNREADABLE = 100  # damaged parts in a row that the demuxer may jump over
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,7 @@ class ContainerSource:
             if self._closed.is_set():
                 self._close_container()
         if self.statistics.decoded == 0 and not self._closed.is_set():
-            raise self._corrupt("no picture in it could be decoded")
+            raise self._broken("no picture in it could be decoded", "corrupt")
 
     def packets(self) -> Iterator[av.Packet]:
         """Yield the packets of the video as they are, for who wants to look at them undecoded."""
@@ -126,30 +129,41 @@ class ContainerSource:
         return redact(self._location.uri)
 
     def _connect(self) -> av.container.InputContainer:
+        accelerator = choose_hwaccel(self._options.hwaccel, self._name)
+        if accelerator is not None:
+            try:
+                return self._connect_with(accelerator)
+            except SourceError as error:
+                log.warning("%s: no hardware decoding (%s); trying in software", self._name, error)
+        return self._connect_with(None)
+
+    def _connect_with(self, accelerator: HWAccel | None) -> av.container.InputContainer:
         location, options = self._location, self._options
         # PyAV applies the first deadline twice: to connecting, and to looking at the streams.
-        deadlines = (options.open_s / 2, options.read_s) if location.remote else None
+        open_s = options.open_s / 2
+        began = time.monotonic()
         try:
-            return av.open(
-                location.name,
-                format=location.format,
-                options=dict(location.demuxer_options),
-                timeout=deadlines,
-                hwaccel=choose_hwaccel(options.hwaccel, self._name),
-                metadata_errors="replace",
-            )
-        except (av.error.FFmpegError, OSError, RuntimeError, ValueError) as error:
-            raise self._fault("open", error) from None
+            with libav_details():
+                return av.open(
+                    location.name,
+                    format=location.format,
+                    options=dict(location.demuxer_options),
+                    timeout=(open_s, options.read_s) if location.remote else None,
+                    hwaccel=accelerator,
+                    metadata_errors="replace",
+                )
+        except (av.error.FFmpegError, RuntimeError) as error:
+            raise self._fault("open", error, began, open_s) from None
 
     def _describe(self, container: av.container.InputContainer) -> SourceInfo:
         try:
             stream = _video_stream(container)
         except LookupError:
-            kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
-            raise SourceError(
-                f"{self._name}: no video stream in it, only {kinds}; give one with video",
-                reason="codec",
-                permanent=not self._location.remote,
+            kinds = ", ".join(sorted({s.type for s in container.streams}))
+            if not kinds:
+                raise self._broken("no stream in it; it is cut or damaged", "corrupt") from None
+            raise self._broken(
+                f"no video stream in it, only {kinds}; give one with video", "codec"
             ) from None
         context = stream.codec_context
         if context is None:
@@ -159,11 +173,10 @@ class ContainerSource:
                 permanent=True,
             )
         if context.width < 1 or context.height < 1:
-            raise SourceError(
-                f"{self._name}: its {context.name} video says no picture size "
+            raise self._broken(
+                f"its {context.name} video says no picture size "
                 f"({context.width}x{context.height}); it is damaged or has no key frame yet",
-                reason="codec",
-                permanent=not self._location.remote,
+                "codec",
             )
         live = self._location.live
         fps = stream.guessed_rate or stream.average_rate
@@ -203,16 +216,13 @@ class ContainerSource:
                     self.statistics.corrupt += 1
                     if not keep_damaged:
                         continue
-                patience.picture()
                 yield picture, picture.opaque or arrival
                 if self._closed.is_set():
                     return
-            if patience.has_run_out():
-                raise self._corrupt(
-                    f"no good picture in the last {patience.packets} packets "
-                    f"({self.statistics.corrupt} damaged, {self.statistics.skipped} before a key "
-                    "frame); check the line or the encoder"
-                )
+                patience.picture()  # only now, for the reader may have taken its time
+            verdict = patience.verdict() if packet.size else None
+            if verdict is not None:
+                raise self._no_good_picture(verdict, patience.packets)
 
     def _from_key_frame(
         self, packets: Iterator[av.Packet], patience: Patience
@@ -236,6 +246,7 @@ class ContainerSource:
         packets = container.demux(stream)
         unreadable = 0
         while not self._closed.is_set():
+            began = time.monotonic()
             try:
                 with self._in_libav:
                     packet = next(packets, None)
@@ -243,18 +254,21 @@ class ContainerSource:
                 # The demuxer finds its way again behind a damaged part; but not for ever.
                 self.statistics.corrupt += 1
                 unreadable += 1
-                if unreadable > 100:
-                    raise self._fault("read", error) from None
+                if unreadable > _MOST_UNREADABLE:
+                    raise self._fault("read", error, began, self._options.read_s) from None
                 packets = container.demux(stream)
                 continue
-            except (av.error.FFmpegError, OSError) as error:
-                raise self._fault("read", error) from None
+            except av.error.FFmpegError as error:
+                raise self._fault("read", error, began, self._options.read_s) from None
             if packet is None:
                 return
             if packet.size:
                 unreadable = 0
                 self.statistics.packets += 1
                 self.statistics.bytes += packet.size
+            elif self._live and time.monotonic() - began >= self._options.read_s:
+                # Interrupted by its deadline, the RTSP demuxer may say that the stream has ended.
+                raise self._fault("read", TimeoutError(), began, self._options.read_s)
             yield packet
 
     def _decode(self, packet: av.Packet, arrival: Arrival) -> list[av.VideoFrame]:
@@ -274,13 +288,29 @@ class ContainerSource:
         rate: Fraction | None = stream.guessed_rate or stream.average_rate
         return rate or None
 
-    def _corrupt(self, what: str) -> SourceError:
-        return SourceError(
-            f"{self._name}: {what}", reason="corrupt", permanent=not self._location.remote
+    def _no_good_picture(self, reason: str, packets: int) -> SourceError:
+        seen = self.statistics
+        return self._broken(
+            f"no good picture in the last {packets} packets ({seen.corrupt} damaged, "
+            f"{seen.skipped} before a key frame); check the line or the encoder",
+            reason,
         )
 
-    def _fault(self, doing: str, error: Exception) -> SourceError:
-        return fault(self._location.uri, doing, error, remote=self._location.remote)
+    def _broken(self, what: str, reason: str) -> SourceError:
+        return SourceError(
+            f"{self._name}: {what}", reason=reason, permanent=not self._location.remote
+        )
+
+    def _fault(self, doing: str, error: Exception, began: float, deadline_s: float) -> SourceError:
+        location = self._location
+        overdue = location.remote and time.monotonic() - began >= deadline_s
+        return fault(
+            location.uri,
+            doing,
+            error,
+            remote=location.remote,
+            overdue_s=deadline_s if overdue else None,
+        )
 
     def _close_container(self) -> None:
         container, self._container = self._container, None

@@ -19,7 +19,7 @@ class SourceOptions:
     """How to open and decode a source; those in seconds are deadlines of network and camera."""
 
     open_s: float = 5.0
-    """Longest wait for a connection and for learning what is there."""
+    """Longest wait: half of it for the connection, half for learning what is there."""
     first_frame_s: float = 10.0
     """Longest wait for the first picture; some cameras send a key frame only every ten seconds."""
     read_s: float = 3.0

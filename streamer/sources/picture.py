@@ -7,6 +7,7 @@ others go through swscale.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import av
 import numpy as np
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 
 from streamer.planes import Planes
 from streamer.sources.base import FrameTimes
+
+Matrix = Literal["bt601", "bt709"]
 
 _LIMITED, _FULL = 1, 2  # AVColorRange
 _BT709 = 1  # AVColorSpace
@@ -66,7 +69,7 @@ def write_picture(picture: av.VideoFrame, planes: Planes) -> None:
     planes.v[:] = _rows(picture, 2, planes.v.shape[1])
 
 
-def matrix_of(colorspace: int, pixel_format: str, height: int) -> str:
+def matrix_of(colorspace: int, pixel_format: str, height: int) -> Matrix:
     """Name the matrix of the planes; a stream that doesn't say is HD (bt709) above 576 lines."""
     if colorspace == _BT709:
         return "bt709"

@@ -91,8 +91,8 @@ class Backoff:
 class SourceReader:
     """Reads one source for ever, or to its end.
 
-    A source that is not live and breaks after its first frame has failed: to begin again would
-    show its frames twice. Deadlines of a blocked open or read are the source's own (SourceOptions);
+    A source that has an end, such as a file, and breaks after its first frame has failed: to begin
+    again would show its frames twice. Deadlines of a blocked open or read are the source's own (SourceOptions);
     those given here only say from when on `state` calls it stalled.
     """
 
@@ -106,6 +106,7 @@ class SourceReader:
         backoff_s: tuple[float, float] = (0.5, 30.0),
         stable_s: float = 10.0,
         max_failures: int | None = None,
+        reconnect: bool | None = None,
         loop: bool = False,
         rng: random.Random | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -119,6 +120,8 @@ class SourceReader:
             backoff_s: pause after the first failure, and the longest.
             stable_s: after so long with frames, a failure counts as the first again.
             max_failures: give up after so many in a row; None never does.
+            reconnect: True opens a source again that ended; False takes its end for the end. None
+                takes it for the end if the source is not live, or says how many frames it has.
             loop: begin a file again when it ends.
             rng: of the jitter.
             clock: monotonic seconds.
@@ -130,6 +133,7 @@ class SourceReader:
         self._backoff = Backoff(*backoff_s)
         self._stable_s = stable_s
         self._max_failures = max_failures
+        self._reconnect = reconnect
         self._loop = loop
         self._rng = rng or random.Random()  # noqa: S311 - jitter needs no cryptography
         self._clock = clock
@@ -138,7 +142,7 @@ class SourceReader:
         self._source: Source | None = None
         self._splice = Splice()
         self._state: State = "connecting"
-        self._live = True
+        self._endless = True
         self._asked_at: float | None = None  # since when we wait for the source, if we do
         self._frames = self._connections = 0
         self._downs: Counter[str] = Counter()
@@ -188,7 +192,7 @@ class SourceReader:
             if ends is not None:
                 yield ends
                 return
-            if error is None and not self._live:
+            if error is None and not self._endless:
                 continue  # once more from the start
             if delivered and self._clock() - began_at >= self._stable_s:
                 failures = 0
@@ -203,10 +207,11 @@ class SourceReader:
     def _one_connection(self) -> Iterator[Event]:
         self._state = "connecting"
         self._asked_at = self._clock()
-        self._live = True  # until it says otherwise, it may come back
+        self._endless = True  # until it says otherwise, it may come back
         self._source = source = self._make_source()
         info = source.open()
-        self._live = info.live
+        said = info.live and info.frames_declared is None
+        self._endless = said if self._reconnect is None else self._reconnect
         self._connections += 1
         self._splice.connect(info)
         self._asked_at = None
@@ -225,11 +230,11 @@ class SourceReader:
     def _outcome(self, error: SourceError | None, delivered: bool) -> Ended | Failed | None:
         """Say how it ends, or None if the source is to be opened again."""
         if error is None:
-            if self._live or (self._loop and delivered):
+            if self._endless or (self._loop and delivered):
                 return None
             self._state = "ended"
             return Ended()
-        if error.permanent or (delivered and not self._live):
+        if error.permanent or (delivered and not self._endless):
             return self._failed(error.reason, str(error))
         return None
 
