@@ -50,6 +50,10 @@ class Codec(Protocol[StateT]):
     def qualities(self) -> int:
         """Qualities are 0 (fewest bytes) to this, exclusive."""
 
+    @property
+    def refresh_period(self) -> int:
+        """Frames from the intra frame between two refreshes of the memory; 0 for none."""
+
     def compress(
         self, frame: Planes420, state: StateT | None, *, quality: int
     ) -> tuple[bytes, StateT]:

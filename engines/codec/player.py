@@ -1,0 +1,126 @@
+"""Turn pictures into a .lvc file and back with any codec of base.py; runtime.
+
+Knows no pipeline and no clock: times are given with each picture.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Generic
+
+from engines.codec.base import Codec, Picture, Planes420, StateT
+from engines.codec.errors import BitstreamError
+from engines.codec.reader import LvcReader
+from engines.codec.records import Header, Record, RecordType
+from engines.codec.schedule import quality_offset
+from engines.codec.writer import LvcWriter
+from engines.errors import EngineMismatch
+
+logger = logging.getLogger(__name__)
+
+
+class Recorder(Generic[StateT]):
+    """Compresses pictures into a writer, with an intra frame at every period of its header."""
+
+    def __init__(self, codec: Codec[StateT], writer: LvcWriter, *, quality: int) -> None:
+        """Begin at the first frame of a file.
+
+        Args:
+            codec: must be the one that the header of the writer names.
+            writer: stays the caller's to close.
+            quality: of the frames that matter least; see schedule.quality_offset.
+        """
+        check_codec(codec, writer.header)
+        self.quality = quality
+        self._codec, self._writer = codec, writer
+        self._state: StateT | None = None
+        self._position = 0
+
+    def add(self, picture: Planes420, *, pts: int, capture_ns: int) -> int:
+        """Compress and append one picture; returns the bytes of its payload."""
+        period = self._writer.header.intra_period
+        if period and self._position == period:
+            self._state, self._position = None, 0
+        intra = self._state is None
+        quality = min(self.quality + quality_offset(self._position), self._codec.qualities - 1)
+        payload, self._state = self._codec.compress(picture, self._state, quality=quality)
+        self._writer.write_frame(
+            payload, intra=intra, quality=quality, pts=pts, capture_ns=capture_ns
+        )
+        self._position += 1
+        return len(payload)
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """One decoded picture with its times."""
+
+    picture: Picture
+    pts: int
+    capture_ns: int
+    payload_bytes: int
+    intra: bool
+
+
+class Player(Generic[StateT]):
+    """Decodes the frames of a reader."""
+
+    def __init__(self, codec: Codec[StateT], reader: LvcReader) -> None:
+        """Take a reader, which stays the caller's to close.
+
+        Raises:
+            EngineMismatch: the file was written with another codec or model.
+        """
+        check_codec(codec, reader.header)
+        self._codec, self._reader = codec, reader
+        self.refused: list[str] = []
+        """Why frames with a right CRC could not be decoded; empty unless a writer was wrong."""
+
+    def pictures(self) -> Iterator[Played]:
+        """Pictures in order; after damage they go on at the next intra frame."""
+        state: StateT | None = None
+        for record in self._reader.records():
+            if not record.is_frame or (state is None and record.type is RecordType.INTER):
+                continue
+            if record.type is RecordType.INTRA:
+                state = None
+            try:
+                picture, state = self._decode(record, state)
+            except BitstreamError as error:
+                state = None
+                self.refused.append(str(error))
+                logger.warning("frame at pts %d: %s", record.pts, error)
+                continue
+            intra = record.type is RecordType.INTRA
+            size = len(record.payload)
+            yield Played(picture, record.pts, record.capture_ns, size, intra)
+
+    def _decode(self, record: Record, state: StateT | None) -> tuple[Picture, StateT]:
+        header = self._reader.header
+        return self._codec.decompress(
+            record.payload,
+            state,
+            width=header.width,
+            height=header.height,
+            quality=record.quality,
+        )
+
+
+def check_codec(codec: Codec[StateT], header: Header) -> None:
+    """Refuse a file of another codec, model or period of refreshes.
+
+    Raises:
+        EngineMismatch: its text names both.
+    """
+    if (codec.name, codec.model_hash) != (header.codec, header.model_hash):
+        raise EngineMismatch(
+            f"this file needs {header.codec} {header.model_hash.hex()[:12]}, got {codec.name} "
+            f"{codec.model_hash.hex()[:12]}; load the model that it was written with"
+        )
+    if codec.refresh_period != header.refresh_period:
+        raise EngineMismatch(
+            f"this file needs refresh_period {header.refresh_period}, got {codec.refresh_period}; "
+            "give the codec the period of the header"
+        )

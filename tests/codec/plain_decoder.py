@@ -1,0 +1,191 @@
+"""A reader of .lvc files written from FORMAT.md alone: plain Python and numpy, slow, no engines."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import zipfile
+import zlib
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+MASK = (1 << 64) - 1
+
+
+class Bytes:
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def take(self, count: int) -> bytes:
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def varint(self) -> int:
+        value = shift = 0
+        while True:
+            byte = self.take(1)[0]
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    def svarint(self) -> int:
+        n = self.varint()
+        return n // 2 if n % 2 == 0 else -(n + 1) // 2
+
+
+class RangeDecoder:
+    def __init__(self, words: list[int]) -> None:
+        self.words, self.low, self.range, self.point = words, 0, MASK, 0
+        for _ in range(2):
+            self._next()
+
+    def _next(self) -> None:
+        word = self.words.pop(0) if self.words else 0
+        self.point = (self.point << 32 | word) & MASK
+
+    def entry(self, sums: list[int]) -> int:
+        scale = self.range >> 24
+        t = ((self.point - self.low) & MASK) // scale
+        assert t < 1 << 24, "damaged"
+        k = next(k for k in range(len(sums) - 1) if sums[k] <= t < sums[k + 1])
+        self.low = (self.low + scale * sums[k]) & MASK
+        self.range = scale * (sums[k + 1] - sums[k])
+        if self.range < 1 << 32:
+            self.low, self.range = self.low << 32 & MASK, self.range << 32
+            self._next()
+        return k
+
+
+class Model:
+    def __init__(self, folder: Path) -> None:
+        self.arrays = {}
+        with zipfile.ZipFile(folder / "entropy.npz") as archive:
+            for name in archive.namelist():
+                self.arrays[name.removesuffix(".npy")] = np.load(io.BytesIO(archive.read(name)))
+        self.meta = json.loads(bytes(self.arrays["meta"]))
+
+    def tables(self, name: str) -> list[list[int]]:
+        counts, start = self.arrays[f"{name}/counts"].tolist(), self.arrays[f"{name}/start"]
+        tables = []
+        for begin, end in pairwise(start):
+            sums = [0]
+            for count in counts[begin:end]:
+                sums.append(sums[-1] + count)
+            tables.append(sums)
+        return tables
+
+
+class Payload:
+    def __init__(self, data: bytes) -> None:
+        head = Bytes(data)
+        self.side = Bytes(head.take(head.varint()))
+        words = data[head.at :]
+        self.coder = RangeDecoder(list(struct.unpack(f"<{len(words) // 4}I", words)))
+
+    def array(self, table_of: np.ndarray, tables: list[list[int]]) -> np.ndarray:
+        flat_tables = table_of.ravel().tolist()
+        out = np.zeros(len(flat_tables), np.int64)
+        for table in sorted(set(flat_tables)):
+            places = [i for i, t in enumerate(flat_tables) if t == table]
+            sums = tables[table]
+            if len(sums) == 1:
+                at = -1
+                for _ in range(self.side.varint()):
+                    at += self.side.varint() + 1
+                    out[places[at]] = self.side.svarint()
+                continue
+            limit = (len(sums) - 1 - 2) // 2
+            escapes = []
+            for place in places:
+                k = self.coder.entry(sums)
+                out[place] = k - limit
+                if k == 2 * limit + 1:
+                    escapes.append(place)
+            for place in escapes:
+                e = self.side.svarint()
+                out[place] = limit + 1 + e if e >= 0 else -limit + e
+        return out.reshape(table_of.shape)
+
+
+def scale_index(model: Model, kind: str, z: np.ndarray, m: np.ndarray, quality: int) -> np.ndarray:
+    a = {k: model.arrays.get(f"{kind}/{k}") for k in ("from_z", "from_magnitudes", "hidden_bias")}
+    to_index, bias = model.arrays[f"{kind}/to_index"], model.arrays[f"{kind}/index_bias"]
+    channels, rows, columns = m.shape
+    out = np.zeros_like(m)
+    wide = np.pad(m, ((0, 0), (1, 1), (1, 1)))
+    for i in range(rows):
+        for j in range(columns):
+            h = np.zeros(len(a["hidden_bias"]), np.int64)
+            for k in range(len(h)):
+                s = int(a["from_z"][16 * k + 4 * (i % 4) + j % 4] @ z[:, i // 4, j // 4])
+                if kind == "inter":
+                    n = wide[:, i : i + 3, j : j + 3].sum((1, 2))
+                    s += int(a["from_magnitudes"][k, :channels] @ m[:, i, j])
+                    s += int(a["from_magnitudes"][k, channels:] @ n)
+                h[k] = min(max((s + int(a["hidden_bias"][k]) + 32) >> 6, 0), 255)
+            index = (to_index.astype(np.int64) @ h + bias[quality] + 32) >> 6
+            out[:, i, j] = np.clip(index, 0, model.meta["levels"] - 1)
+    return out
+
+
+@dataclass
+class Frame:
+    intra: bool
+    quality: int
+    pts: int
+    capture_ns: int
+    z: np.ndarray
+    q: np.ndarray
+
+
+def read_file(path: Path, folder: Path) -> tuple[dict[str, object], list[Frame], list[bytes]]:
+    """Header, frames as symbols, and metadata of a whole file."""
+    data = path.read_bytes()
+    head = Bytes(data)
+    assert head.take(8) == b"\x89LVC\r\n\x1a\n"
+    assert head.take(1) == b"\x01"
+    name = head.take(head.take(1)[0]).decode()
+    digest = head.take(32)
+    width, height, num, den = struct.unpack("<4I", head.take(16))
+    colour = tuple(head.take(4))
+    intra_period, refresh_period = struct.unpack("<2H", head.take(4))
+    assert zlib.crc32(data[: head.at]) == struct.unpack("<I", head.take(4))[0]
+    header = {"codec": name, "model": digest, "size": (width, height), "time_base": (num, den)}
+    header |= {"colour": colour, "periods": (intra_period, refresh_period)}
+    model = Model(folder)
+    rows, columns = -(-height // 64), -(-width // 64)
+    frames: list[Frame] = []
+    metadata = []
+    before = np.zeros((model.meta["latents"], 4 * rows, 4 * columns), np.int64)
+    while head.at < len(data):
+        assert head.take(2) == b"\xa5\x4c"
+        start = head.at
+        first = head.take(1)[0]
+        kind, quality, length = first >> 6, first & 63, head.varint()
+        if kind < 2:
+            sequence, pts, capture = head.take(1)[0], head.svarint(), head.svarint()
+        payload = head.take(length)
+        assert zlib.crc32(data[start : head.at]) == struct.unpack("<I", head.take(4))[0]
+        if kind == 2:
+            metadata.append(payload)
+        if kind >= 2:
+            continue
+        if kind == 1:
+            pts, capture = pts + frames[-1].pts, capture + frames[-1].capture_ns
+            assert sequence != 0
+        word = "intra" if kind == 0 else "inter"
+        parts = Payload(payload)
+        channel = np.arange(model.meta["hyper"])[:, None, None]
+        z = parts.array(
+            np.broadcast_to(channel, (len(channel), rows, columns)), model.tables(f"z_{word}")
+        )
+        index = scale_index(model, word, z, before, quality)
+        q = parts.array(index, model.tables("y"))
+        before = np.minimum(np.abs(q), 15) if kind == 1 else np.zeros_like(q)
+        frames.append(Frame(kind == 0, quality, pts, capture, z, q))
+    return header, frames, metadata
