@@ -29,6 +29,8 @@ class StageSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Dotted name of the module whose `make` builds the stage."""
     camera: str = ""
     """The one camera it serves; empty for all."""
+    niceness: int = 0
+    """How far it steps back when the processor is short."""
     producers: dict[str, int] = {}
     """Credits that it grants, by producer."""
     consumers: dict[str, EdgePolicy] = {}
@@ -80,6 +82,7 @@ def build_graph(config: Config, live: dict[str, bool]) -> Graph:
             StageSpec(
                 name="infer",
                 module="streamer.stages.infer",
+                niceness=5,  # a short processor costs boxes, not frames of the recording
                 producers={f"decode.{camera}": in_flight + 1 for camera in config.cameras},
                 consumers={f"track.{camera}": _words(live[camera]) for camera in config.cameras},
             )

@@ -318,6 +318,7 @@ def main() -> int:
     """Run one stage process; returns its exit code."""
     start = msgspec.json.decode(sys.stdin.buffer.read(), type=StageStart)
     prepare_process(start.spec.name, start.supervisor_pid)
+    os.nice(start.spec.niceness)
     make: Callable[[StageStart], Stage] = importlib.import_module(start.spec.module).make
     stage = make(start)
     signal.signal(signal.SIGTERM, lambda _signal, _frame: stage.on_stop(drain=False))

@@ -77,7 +77,7 @@ class Tally:
 
     def _camera(self, camera: str) -> CameraSummary:
         dropped: Counter[str] = Counter()
-        for stage in list(self._now) + list(self._past):
+        for stage in {*self._now, *self._past}:
             for beat in self._beats(stage):
                 dropped.update(beat.dropped.get(camera, {}))
         writer = self._writer(camera)

@@ -256,7 +256,7 @@ class Supervisor:
                 f"last {_cause(seat.exitcode)}; given up, see the log lines of {name} above"
             )
             log.error("%s", seat.error)
-            self._notice("stage.failed", seat.spec.camera, stage=name, exitcode=seat.exitcode)
+            self._notice("stage.failed", seat.spec.camera, stage=name, reason=_cause(seat.exitcode))
             return
         wait_s = min(BACKOFF_S[1], BACKOFF_S[0] * 2 ** (len(seat.deaths) - 1))
         seat.spawn_at = now + wait_s
@@ -386,6 +386,7 @@ class Supervisor:
 
     def _begin_stop(self) -> None:
         """First rung of the ladder: no more restarts, and sources end their streams."""
+        log.info("stopping; ask again to stop at once, without finishing the files")
         self._stop_begun_at = time.monotonic()
         for name, seat in self._seats.items():
             if seat.child is None:
