@@ -42,8 +42,9 @@ def test_a_file_is_played_to_its_end(tmp_path, detector, highway):
     events = run.events()
     assert_no_gaps(events)
     assert summary["events"] == len(events)
-    assert {"stream.up", "stream.down", "detection", "recording.started", "recording.segment",
-            "recording.ended", "heartbeat", "track.started"} <= {e["type"] for e in events}  # fmt: skip
+    expected = {"stream.up", "stream.down", "detection", "recording.started", "recording.segment",
+                "recording.ended", "heartbeat", "track.started"}  # fmt: skip
+    assert expected <= {event["type"] for event in events}
     down = next(event for event in events if event["type"] == "stream.down")
     assert down["reason"] == "stopped"
 
