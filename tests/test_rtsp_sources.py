@@ -7,6 +7,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from streamer.sources.base import SourceFrame
 from streamer.sources.mediaclock import NS
 from streamer.sources.options import SourceOptions
 from streamer.sources.probe import probe
-from streamer.sources.reader import Down, Failed, SourceReader, Up
+from streamer.sources.reader import Down, Event, Failed, SourceReader, Up
 from streamer.sources.restamp import RestampedFrame
 from streamer.sources.uri import open_source
 
@@ -45,7 +46,7 @@ def number(frame: SourceFrame) -> int:
     return number_in(planes.y)
 
 
-def take(reader: SourceReader, frames: int) -> Iterator[SourceFrame | Up | Down | Failed]:
+def take(reader: SourceReader, frames: int) -> Iterator[Event]:
     """Give the reader's events until so many frames came."""
     for event in reader.events():
         yield event
@@ -149,13 +150,15 @@ def test_camera_that_freezes_and_thaws_comes_back(clip: Path) -> None:
             backoff_s=(0.2, 0.4),
             frame_deadline_s=0.2,
         )
-        events, states, over = [], set(), threading.Event()
+        events: list[Event] = []
+        states: set[str] = set()
+        over = threading.Event()
 
         def watch() -> None:
             while not over.wait(0.02):
                 states.add(reader.state)
 
-        watcher = threading.Thread(target=watch)
+        watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
         for event in take(reader, 20):
             events.append(event)
@@ -172,20 +175,17 @@ def test_camera_that_freezes_and_thaws_comes_back(clip: Path) -> None:
 
 
 def test_camera_that_is_replaced_is_found_again(clip: Path) -> None:
-    server = RtspServer(clip).__enter__()
-    reader = SourceReader(
-        lambda: open_source(server.url, options=QUICK), backoff_s=(0.2, 0.4), max_failures=10
-    )
-    events = []
-    replacement = RtspServer(clip, port=server.port)
-    for event in take(reader, 20):
-        events.append(event)
-        if len(events) == 5:
-            server.kill()
-        elif isinstance(event, Down) and event.reason == "refused":
-            replacement.__enter__()
-    replacement.__exit__(None, None, None)
-    server.__exit__(None, None, None)
+    events: list[Event] = []
+    with RtspServer(clip) as server, ExitStack() as later:
+        reader = SourceReader(
+            lambda: open_source(server.url, options=QUICK), backoff_s=(0.2, 0.4), max_failures=10
+        )
+        for event in take(reader, 20):
+            events.append(event)
+            if len(events) == 5:
+                server.kill()
+            elif isinstance(event, Down) and event.reason == "refused":
+                later.enter_context(RtspServer(clip, port=server.port))
     reasons = [event.reason for event in events if isinstance(event, Down)]
     assert reasons[0] in ("ended", "stalled", "io")
     assert reasons[1] == "refused"
@@ -193,7 +193,7 @@ def test_camera_that_is_replaced_is_found_again(clip: Path) -> None:
     check_one_clock(events)
 
 
-def check_one_clock(events: list[SourceFrame | Up | Down | Failed]) -> None:
+def check_one_clock(events: list[Event]) -> None:
     """Time only rises; the gap is as long as it was; the joint is flagged."""
     ups = [n for n, event in enumerate(events) if isinstance(event, Up)]
     assert len(ups) == 2

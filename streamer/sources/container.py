@@ -34,7 +34,6 @@ log = logging.getLogger(__name__)
 
 _ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC: the cover of a song is no video
 _COPY_OPAQUE = 1 << 7  # AV_CODEC_FLAG_COPY_OPAQUE: what is hung on a packet comes with its frame
-_LOW_DELAY = 1 << 19  # AV_CODEC_FLAG_LOW_DELAY
 _MOST_UNREADABLE = 100  # damaged parts in a row that the demuxer may jump over
 
 
@@ -199,9 +198,6 @@ class ContainerSource:
         context.thread_count = threads
         context.thread_type = "SLICE" if live else "AUTO"
         context.flags |= _COPY_OPAQUE
-        # With low delay the decoder hands out B-frames in the wrong order.
-        if live and not context.has_b_frames:
-            context.flags |= _LOW_DELAY
 
     def _good_pictures(
         self, container: av.container.InputContainer, stream: av.VideoStream
@@ -320,6 +316,6 @@ class ContainerSource:
 
 def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
     for stream in container.streams.video:
-        if not int(stream.disposition) & _ATTACHED_PICTURE:
+        if not stream.disposition.value & _ATTACHED_PICTURE:
             return stream
     raise LookupError("no video stream")

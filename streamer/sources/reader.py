@@ -92,8 +92,8 @@ class SourceReader:
     """Reads one source for ever, or to its end.
 
     A source that has an end, such as a file, and breaks after its first frame has failed: to begin
-    again would show its frames twice. Deadlines of a blocked open or read are the source's own (SourceOptions);
-    those given here only say from when on `state` calls it stalled.
+    again would show its frames twice. The deadlines of a blocked open or read are the source's own
+    (SourceOptions); those given here only say from when on `state` calls it stalled.
     """
 
     def __init__(
