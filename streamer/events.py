@@ -99,10 +99,12 @@ class StreamDown(Event, frozen=True, kw_only=True, tag="stream.down"):
 
 
 class StreamDamaged(Event, frozen=True, kw_only=True, tag="stream.damaged"):
-    """Pictures of a source could not be decoded."""
+    """Pictures of a source could not be shown; counts since the last such event."""
 
     corrupt_frames: int
-    """Since the last such event."""
+    """That did not decode, or came out damaged."""
+    skipped_frames: int
+    """That came before the first key frame, as happens when a stream is joined."""
 
 
 class RecordingStarted(Event, frozen=True, kw_only=True, tag="recording.started"):

@@ -21,6 +21,7 @@ from streamer.graph import build_graph
 from streamer.messages import (
     Body,
     EndOfStream,
+    Fields,
     Frame,
     FrameInfo,
     Hello,
@@ -30,6 +31,7 @@ from streamer.messages import (
     Skipped,
 )
 from streamer.sources.base import FrameTimes, Source, SourceInfo
+from streamer.sources.container import DecodeStatistics
 from streamer.sources.reader import Down, Ended, Event, Failed, SourceReader, Up
 from streamer.sources.redact import redact
 from streamer.sources.restamp import RestampedFrame
@@ -69,7 +71,7 @@ class Decode(Stage):
         self._info: SourceInfo | None = None
         self._first_pts: Fraction | None = None
         self._shift: int | None = None
-        self._corrupt_told = 0
+        self._damage = (0, 0)
         self._begin_at = time.monotonic() + _CONSUMERS_S[min(start.incarnation, 1)]
         self._ended = False
         self._drain_at = float("inf")
@@ -206,13 +208,17 @@ class Decode(Stage):
             self.outbox.send(consumer, EndOfStream(self.camera))
 
     def _tell_damage(self) -> None:
-        statistics = getattr(self._source, "statistics", None)
-        corrupt = statistics().corrupt if callable(statistics) else 0
-        new = corrupt - self._corrupt_told if corrupt >= self._corrupt_told else corrupt
-        self._corrupt_told = corrupt
-        if new:
-            self.dropped[self.camera]["corrupt"] += new
-            self.notice("stream.damaged", self.camera, corrupt_frames=new)
+        counts = getattr(self._source, "statistics", None)
+        if not isinstance(counts, DecodeStatistics):
+            return
+        known, self._damage = self._damage, (counts.corrupt, counts.skipped)
+        if known[0] > counts.corrupt or known[1] > counts.skipped:
+            known = (0, 0)  # another connection counts anew
+        corrupt, skipped = counts.corrupt - known[0], counts.skipped - known[1]
+        if corrupt or skipped:
+            self.dropped[self.camera]["corrupt"] += corrupt + skipped
+            fields: Fields = {"corrupt_frames": corrupt, "skipped_frames": skipped}
+            self.notice("stream.damaged", self.camera, **fields)
 
     # The reading thread.
 
