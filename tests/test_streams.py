@@ -79,7 +79,8 @@ def test_a_size_change_goes_on_letterboxed_and_in_a_new_segment(tmp_path, detect
     [
         ("BA_MW_D_IDR_LOST.264", 70, {"corrupt_frames": 0, "skipped_frames": 27}),
         ("Error_I_P.264", 1, {"corrupt_frames": 5, "skipped_frames": 0}),
-        ("BA_MW_D_P_LOST.264", 99, None),  # the decoder conceals it and says nothing
+        # The decoder conceals this one and says nothing.
+        ("BA_MW_D_P_LOST.264", 99, {"corrupt_frames": 0, "skipped_frames": 0}),
     ],
 )
 def test_damaged_streams_are_reported_and_the_rest_plays(
@@ -91,5 +92,5 @@ def test_damaged_streams_are_reported_and_the_rest_plays(
         summary = run.finish()
     assert summary["frames_out"] == len(play(out)) == frames
     damage = [event for event in run.events() if event["type"] == "stream.damaged"]
-    assert [lost.items() <= event.items() for event in damage] == [True] if lost else not damage
+    assert {key: sum(event[key] for event in damage) for key in lost} == lost
     assert_no_gaps(run.events())

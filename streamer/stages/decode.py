@@ -31,7 +31,7 @@ from streamer.messages import (
     Skipped,
 )
 from streamer.sources.base import FrameTimes, Source, SourceInfo
-from streamer.sources.container import DecodeStatistics
+from streamer.sources.options import DecodeStatistics
 from streamer.sources.reader import Down, Ended, Event, Failed, SourceReader, Up
 from streamer.sources.redact import redact
 from streamer.sources.restamp import RestampedFrame
