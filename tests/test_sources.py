@@ -545,7 +545,9 @@ class TestImages:
     def folder(self, tmp_path: Path) -> Path:
         for number in (1, 2, 10):
             array = np.full((48, 64, 3), number * 20, np.uint8)
-            av.VideoFrame.from_ndarray(array, format="rgb24").save(tmp_path / f"frame{number}.png")
+            av.VideoFrame.from_ndarray(array, format="rgb24").save(
+                str(tmp_path / f"frame{number}.png")
+            )
         (tmp_path / "notes.txt").write_text("no picture")
         return tmp_path
 

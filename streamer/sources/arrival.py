@@ -43,8 +43,8 @@ def producer_time_ns(packet: av.Packet) -> int | None:
         if not packet.has_sidedata("prft"):
             return None
         data = bytes(packet.get_sidedata("prft"))
-    except (AttributeError, KeyError, ValueError):
-        return None  # a PyAV that does not know it
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None  # a PyAV before 18 does not give it away
     return int(_PRODUCER_TIME.unpack_from(data)[0]) * 1000
 
 

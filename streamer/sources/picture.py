@@ -81,11 +81,15 @@ def matrix_of(colorspace: int, pixel_format: str, height: int) -> Matrix:
 
 def _to_limited_i420(picture: av.VideoFrame) -> av.VideoFrame:
     full = picture.color_range == _FULL or picture.format.name.startswith("yuvj")
-    return picture.reformat(
-        format="yuv420p",
-        src_color_range=_FULL if full else _LIMITED,
-        dst_color_range=_LIMITED,
-    )
+    source_range = _FULL if full else _LIMITED
+    converted = _reformat(picture, "yuv420p", source_range)
+    if converted is picture:  # older PyAV takes equal formats for equal ranges
+        converted = _reformat(_reformat(picture, "yuv444p", source_range), "yuv420p", _LIMITED)
+    return converted
+
+
+def _reformat(picture: av.VideoFrame, name: str, source_range: int) -> av.VideoFrame:
+    return picture.reformat(format=name, src_color_range=source_range, dst_color_range=_LIMITED)
 
 
 def _rows(picture: av.VideoFrame, index: int, width: int) -> NDArray[np.uint8]:
