@@ -1,6 +1,8 @@
 """Compare boxes of tracks with boxes of detections and pair them at the least cost.
 
 Knows no track and no time; arrays in, index pairs out.
+Sources: Yang et al., "Hard to Track Objects with Irregular Motions and Similar Appearances?
+Make It Easier by Buffering the Matching Space" (2023); Yang et al., "Hybrid-SORT" (2024).
 """
 
 from __future__ import annotations
@@ -31,6 +33,21 @@ def iou(a_xyxy: F64, b_xyxy: F64) -> F64:
     return np.asarray(width)
 
 
+def rows_shared(a_xyxy: F64, b_xyxy: F64) -> F64:
+    """The same of their rows alone: persons who stand at other depths share few; (N, M)."""
+    top_a, bottom_a = a_xyxy[:, 1, None], a_xyxy[:, 3, None]
+    top_b, bottom_b = b_xyxy[:, 1], b_xyxy[:, 3]
+    shared = np.minimum(bottom_a, bottom_b) - np.maximum(top_a, top_b)
+    shared /= np.maximum(bottom_a, bottom_b) - np.minimum(top_a, top_b)
+    return np.asarray(np.maximum(shared, 0.0))
+
+
+def widened(boxes_xyxy: F64, part: float) -> F64:
+    """Boxes larger by a part of their size on each side, so that near misses still overlap."""
+    margin = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]) * part
+    return np.concatenate([boxes_xyxy[:, :2] - margin, boxes_xyxy[:, 2:] + margin], axis=1)
+
+
 def assign(cost: F64, limit: float) -> tuple[I64, I64]:
     """Pair rows with columns so that the sum of (cost - limit) is least.
 
@@ -48,7 +65,7 @@ def assign(cost: F64, limit: float) -> tuple[I64, I64]:
     by_row[rows] = 0
     by_column[columns] = 0
     open_rows, open_columns = np.flatnonzero(by_row), np.flatnonzero(by_column)
-    if not len(open_rows) or not len(open_columns):
+    if not len(open_rows):
         return rows, columns
     contested = np.minimum(cost[np.ix_(open_rows, open_columns)], REFUSED)
     _, column_of, _ = lap.lapjv(contested, extend_cost=True, cost_limit=limit)

@@ -20,6 +20,10 @@ TENTATIVE, CONFIRMED, LOST = 0, 1, 2
 """States of a track: not yet believed (never counted), seen, and out of sight but remembered."""
 
 
+FARTHEST_PX = 1e6
+"""A corner farther out than this is no pixel of any picture."""
+
+
 @dataclass(frozen=True, slots=True)
 class Detections:
     """The detections of one frame.
@@ -60,11 +64,15 @@ class Detections:
         )
 
     def usable(self) -> Mask:
-        """(N,) bool: finite score and corners, and a positive area; the rest is no evidence."""
-        x1, y1, x2, y2 = self.boxes_xyxy.T
-        # A NaN makes its comparison False; an infinite corner makes its product non-finite.
-        area = (x2 - x1) * (y2 - y1)
-        return np.asarray((x2 > x1) & (y2 > y1) & np.isfinite(area + x1 + y1 + self.scores))
+        """(N,) bool: a number for a score, corners within reach, a positive width and height.
+
+        The other rows are no evidence of anything.
+        """
+        boxes = self.boxes_xyxy
+        # A comparison with NaN is False, so this refuses what is not finite as well.
+        near = (np.abs(boxes) < FARTHEST_PX).all(axis=1)
+        sized = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        return np.asarray(near & sized & np.isfinite(self.scores))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +82,7 @@ class Tracks:
     ids: int64, never given twice by one tracker. classes: int64, by majority of the detections.
     scores: of the last matched detection. boxes_xyxy: (N, 4) float32 px, filtered or predicted.
     velocities_px_s: (N, 2) float32, of the box's centre. state: TENTATIVE, CONFIRMED or LOST.
+    shown: (N,) bool, worth drawing: confirmed, or new and very likely real. Count confirmed only.
     age_s: since the first detection. hits: matched detections.
     detection: row of the matched detection in this frame, or -1.
     ended: ids that ended in this update, also those that never were confirmed.
@@ -85,6 +94,7 @@ class Tracks:
     boxes_xyxy: F32
     velocities_px_s: F32
     state: I8
+    shown: Mask
     age_s: F64
     hits: I64
     detection: I64
@@ -95,5 +105,5 @@ class Tracks:
 
     @property
     def confirmed(self) -> Mask:
-        """(N,) bool: the tracks to show and to count."""
+        """(N,) bool: the tracks to count."""
         return np.asarray(self.state == CONFIRMED)

@@ -10,23 +10,35 @@ from dataclasses import dataclass, fields, replace
 
 from streamer.errors import ConfigError
 
+_PARTS = (
+    *("low_score", "high_score", "birth_score", "match_iou", "low_iou", "tentative_iou"),
+    *("buffer", "momentum", "coast_share", "preview_probability"),
+)
+_SWITCHES = ("share_rows", "fuse_score", "recover", "camera_motion", "adapt_noise")
+
 
 @dataclass(frozen=True, slots=True)
 class TrackerOptions:
     """What the tracker does in one update; scores and IoU are in 0..1, times in media seconds."""
 
     low_score: float = 0.1
-    """Detections below are ignored."""
+    """Detections below are ignored; equal to high_score, there is no second round."""
     high_score: float = 0.5
     """Detections from here on may extend any track; between low and high, only one in sight."""
     birth_score: float = 0.6
     """An unmatched detection from here on begins a track."""
+    low_s: float = 0.0
+    """A low detection extends a track that was unseen for so long before; 0: in the last frame."""
     match_iou: float = 0.2
     """Least overlap of a track's prediction with a high detection."""
     low_iou: float = 0.5
     """The same with a low detection."""
     tentative_iou: float = 0.3
     """The same for a track that is not confirmed yet."""
+    buffer: float = 0.0
+    """Widen boxes by this part on each side before the first and last round compares them."""
+    share_rows: bool = False
+    """Multiply the overlap by the root of the share of common rows (Hybrid-SORT's height)."""
     fuse_score: bool = True
     """Multiply the overlap by the score, so that the surer of two detections wins."""
     confirm_hits: int = 2
@@ -39,14 +51,19 @@ class TrackerOptions:
     """The same for a track that is not confirmed yet; 0 ends it at its first miss."""
     coast_s: float = 0.0
     """For so long an unseen track stays confirmed, with its predicted box, before it is lost."""
+    coast_share: float = 0.0
+    """But only while at least this part of the missed tracks were found again within coast_s."""
+    preview_probability: float = 1.0
+    """Show (but don't count) a new track at once where those that began with such a score proved
+    real with a higher probability; 1 shows none."""
+    adapt_noise: bool = False
+    """Learn the jitter of the detector's boxes from the filter's own errors."""
     momentum: float = 0.0
     """Weight of the angle between a track's course and the way to a detection (OC-SORT's OCM)."""
     recover: bool = False
     """Compare what is left with the last seen boxes too (OC-SORT's OCR)."""
     camera_motion: bool = False
     """Move tracks with the camera where the detections tell its motion (BoT-SORT)."""
-    score_noise: bool = False
-    """Trust the place of a sure detection more (noise scaled by 1 - score, GIAOTracker's NSA)."""
     embedding_size: int = 0
     """Length of the appearance vectors that the detections carry; 0 looks at none."""
     appearance_distance: float = 0.25
@@ -56,11 +73,9 @@ class TrackerOptions:
     the track takes the class with the highest sum of scores. Any other class is on its own."""
 
     def __post_init__(self) -> None:
-        for name in ("low_score", "high_score", "birth_score", "match_iou", "low_iou"):
+        for name in _PARTS:
             self._check(name, 0.0, 1.0)
-        for name in ("tentative_iou", "momentum"):
-            self._check(name, 0.0, 1.0)
-        for name in ("confirm_s", "tentative_s", "coast_s"):
+        for name in ("low_s", "confirm_s", "tentative_s", "coast_s"):
             self._check(name, 0.0, 3600.0)
         self._check("lost_s", 0.001, 3600.0)
         self._check("appearance_distance", 0.0, 2.0)
@@ -68,7 +83,7 @@ class TrackerOptions:
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise ConfigError(f"tracker.{name}: must be an int >= {least}, got {value!r}")
-        for name in ("fuse_score", "recover", "camera_motion", "score_noise"):
+        for name in _SWITCHES:
             if type(getattr(self, name)) is not bool:
                 raise ConfigError(
                     f"tracker.{name}: must be true or false, got {getattr(self, name)!r}"
@@ -108,7 +123,17 @@ class TrackerOptions:
 _BYTETRACK = TrackerOptions()
 
 NAMED: dict[str, TrackerOptions] = {
-    "default": _BYTETRACK,
+    "default": replace(
+        _BYTETRACK,
+        low_s=0.2,
+        buffer=0.1,
+        share_rows=True,
+        coast_s=0.3,
+        coast_share=0.6,
+        preview_probability=0.8,
+        adapt_noise=True,
+        camera_motion=True,
+    ),
     "sort": replace(
         _BYTETRACK,
         low_score=0.3,
@@ -117,7 +142,7 @@ NAMED: dict[str, TrackerOptions] = {
         match_iou=0.3,
         fuse_score=False,
         confirm_hits=3,
-        lost_s=0.1,
+        lost_s=0.25,
     ),
     "bytetrack": _BYTETRACK,
     "ocsort": replace(

@@ -9,17 +9,16 @@ Aharon et al., BoT-SORT (2022).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from streamer.errors import ConfigError
 from streamer.tracking import kalman
-from streamer.tracking.association import REFUSED, assign, iou
+from streamer.tracking.association import iou
 from streamer.tracking.classes import ClassGroups
 from streamer.tracking.detections import (
     CONFIRMED,
+    F32,
     F64,
     I64,
     LOST,
@@ -28,49 +27,23 @@ from streamer.tracking.detections import (
     Mask,
     Tracks,
 )
+from streamer.tracking.learned import Births, BoxNoise, Returns
+from streamer.tracking.match import Match
 from streamer.tracking.options import TrackerOptions, named_options
-
-Rows = NDArray[np.void]
+from streamer.tracking.rows import Rows, Seen, belief, believe, empty, taken
 
 NOISE = kalman.Noise(
-    measured=np.array([0.05, 0.05, 0.05, 0.05]),
-    drift=np.array([0.25, 0.25, 0.25, 0.25]),
-    agility=np.array([1.0, 1.0, 1.0, 1.0]),
-    first_velocity=np.array([2.0, 2.0, 2.0, 2.0]),
+    measured=np.full(4, 0.05),
+    drift=np.full(4, 0.25),
+    agility=np.array([1.0, 1.0, 0.0, 0.0]),
+    first_velocity=np.array([2.0, 2.0, 0.0, 0.0]),
 )
+"""Sizes drift but have no velocity: extrapolated, a box would shrink to nothing or explode."""
 
-
-def _row(votes: int, embedding: int) -> np.dtype[np.void]:
-    """One track. The belief is that of seen_s, so that any later time is one prediction away."""
-    whole = [(name, np.int64) for name in ("id", "group", "hits", "detection")]
-    real = [(name, np.float64) for name in ("born_s", "seen_s", "score")]
-    four = [(name, np.float64, 4) for name in ("pos", "vel", "var", "cov", "var_vel", "box")]
-    wide = [("votes", np.float64, (votes,)), ("looks", np.float32, (embedding,))]
-    return np.dtype([*whole, *real, *four, *wide, ("state", np.int8)])
-
-
-def _belief(rows: Rows) -> kalman.Belief:
-    return kalman.Belief(*(rows[name] for name in ("pos", "vel", "var", "cov", "var_vel")))
-
-
-def _store(rows: Rows, where: I64 | slice, belief: kalman.Belief) -> None:
-    for name in ("pos", "vel", "var", "cov", "var_vel"):
-        rows[name][where] = getattr(belief, name)
-
-
-@dataclass(slots=True)
-class _Seen:
-    """The usable detections of one frame; row is their place in what the caller gave."""
-
-    row: I64
-    boxes: F64
-    scores: F64
-    group: I64
-    place: I64
-    looks: NDArray[np.float32]
-
-    def __len__(self) -> int:
-        return len(self.row)
+_SETTLED_HITS = 5
+"""Detections after which a track's velocity is worth a prediction."""
+_SLACK_S = 1e-6
+"""Times are sums of frame durations: a tenth of a second is rarely 0.1 exactly."""
 
 
 class Tracker:
@@ -80,7 +53,7 @@ class Tracker:
         """Start with no track.
 
         Args:
-            options: what to do; ByteTrack's settings unless told otherwise.
+            options: what to do; those of "default" are in make_tracker.
             first_id: of the first track; a restarted process goes on after its last one.
         """
         if first_id < 0:
@@ -90,11 +63,15 @@ class Tracker:
         self.refused = 0
         """Detections so far that had no finite score, no finite corner or no area."""
         self._classes = ClassGroups(self.options.class_groups)
-        self._rows: Rows = np.empty(0, _row(self._classes.width, self.options.embedding_size))
-        self._time_s = -math.inf
+        self._rows: Rows = empty(self._classes.width, self.options.embedding_size)
+        self._time_s = self._previous_s = -math.inf
+        self._noise, self._returns, self._births = BoxNoise(), Returns(), Births()
 
     def reset(self) -> I64:
-        """End every track, as for another scene, and say which; ids go on."""
+        """End every track, as for another scene, and say which.
+
+        Ids go on, and so does what was learned of the detector.
+        """
         ended: I64 = self._rows["id"].copy()
         self._rows = self._rows[:0]
         self._time_s = -math.inf
@@ -115,109 +92,72 @@ class Tracker:
         """
         if not math.isfinite(time_s):
             raise ValueError(f"time_s must be finite, got {time_s}")
+        seen = self._select(detections)
         ended = [self.reset()] if time_s < self._time_s else []
-        self._time_s = time_s
-        ended.append(self._keep(time_s - self._rows["seen_s"] <= self.options.lost_s))
+        self._previous_s, self._time_s = self._time_s, time_s
+        ended.append(self._keep(time_s - self._rows["seen_s"] <= self.options.lost_s + _SLACK_S))
         if detections.motion is not None and self.options.camera_motion:
             self._move(detections.motion)
-        seen = self._select(detections)
-        rows = self._rows
-        rows["detection"] = -1
-        scale = kalman.scales(rows["box"])
-        unseen_s = time_s - rows["seen_s"]
-        predicted = kalman.predict(_belief(rows), unseen_s[:, None], scale, NOISE)
-        tracks, columns = self._associate(kalman.to_xyxy(predicted.pos), seen)
+        predicted = self._predict()
+        recent = self._previous_s - self._rows["seen_s"] <= self.options.low_s + _SLACK_S
+        expected = kalman.to_xyxy(predicted.pos)
+        tracks, columns = Match(self.options, self._rows, expected, recent, seen).pairs()
+        self._rows["detection"] = -1
         self._extend(tracks, columns, seen, predicted)
-        ended.append(self._fade(time_s))
+        ended.append(self._fade())
         self._begin(np.delete(np.arange(len(seen)), columns), seen)
         return self._report(np.concatenate(ended))
 
-    def _select(self, detections: Detections) -> _Seen:
+    def _select(self, detections: Detections) -> Seen:
         """Leave out what is unusable, or too unsure to mean anything."""
         usable = detections.usable()
         self.refused += len(usable) - int(np.count_nonzero(usable))
         row = np.flatnonzero(usable & (detections.scores >= self.options.low_score))
         group, place = self._classes.locate(detections.classes[row])
-        size = self.options.embedding_size
-        looks = np.empty((len(row), size), np.float32)
-        if size and detections.embeddings is not None:
-            if detections.embeddings.shape[1] != size:
-                raise ValueError(
-                    f"embeddings must be (N, {size}) as tracker.embedding_size says, "
-                    f"got {detections.embeddings.shape}"
-                )
-            looks = detections.embeddings[row]
-            looks = looks / np.maximum(np.linalg.norm(looks, axis=1, keepdims=True), 1e-12)
-        elif size:
-            looks[:] = 0.0
-        boxes = kalman.to_cxcywh(detections.boxes_xyxy[row].astype(np.float64))
-        return _Seen(row, boxes, detections.scores[row].astype(np.float64), group, place, looks)
-
-    def _associate(self, predicted_xyxy: F64, seen: _Seen) -> tuple[I64, I64]:
-        """Pair tracks with detections, the sure ones first."""
-        options, rows = self.options, self._rows
-        seen_xyxy = kalman.to_xyxy(seen.boxes)
-        foreign = rows["group"][:, None] != seen.group
-        overlap = iou(predicted_xyxy, seen_xyxy)
-        overlap[foreign] = 0.0
-        high = seen.scores >= options.high_score
-        free_track, free_seen = rows["state"] >= 0, np.ones(len(seen), bool)
-        pairs: list[tuple[I64, I64]] = []
-
-        def pair(tracks: Mask, columns: Mask, cost: F64, limit: float) -> None:
-            t, c = np.flatnonzero(tracks & free_track), np.flatnonzero(columns & free_seen)
-            if not len(t) or not len(c):
-                return
-            rows_of, columns_of = assign(cost[np.ix_(t, c)], limit)
-            t, c = t[rows_of], c[columns_of]
-            free_track[t] = False
-            free_seen[c] = False
-            pairs.append((t, c))
-
-        known = rows["state"] != TENTATIVE
-        fused = overlap * seen.scores if options.fuse_score else overlap
-        cost = 1.0 - fused
-        if options.momentum:
-            cost -= options.momentum * self._course(seen) * (overlap > 0)
-        if options.embedding_size:
-            cost = np.minimum(cost, self._looks_cost(seen, overlap))
-            cost[foreign] = REFUSED
-        pair(known, high, cost, 1.0 - options.match_iou)
-        in_sight = rows["state"] == CONFIRMED
-        pair(in_sight, ~high, 1.0 - overlap, 1.0 - options.low_iou)
-        if options.recover:
-            again = iou(kalman.to_xyxy(rows["box"]), seen_xyxy)
-            again[foreign] = 0.0
-            pair(known, high, 1.0 - again, 1.0 - options.match_iou)
-        pair(~known, high, 1.0 - fused, 1.0 - options.tentative_iou)
-        if not pairs:
-            return np.empty(0, np.int64), np.empty(0, np.int64)
-        return np.concatenate([t for t, _ in pairs]), np.concatenate([c for _, c in pairs])
-
-    def _course(self, seen: _Seen) -> F64:
-        """(N, M) 1 where a detection lies straight ahead of a track, -1 straight behind."""
-        way = seen.boxes[None, :, :2] - self._rows["box"][:, None, :2]
-        course = self._rows["vel"][:, None, :2]
-        length = np.hypot(way[..., 0], way[..., 1]) * np.hypot(course[..., 0], course[..., 1])
-        angle = np.arccos(np.clip((way * course).sum(axis=2) / np.maximum(length, 1e-9), -1, 1))
-        return np.asarray((1.0 - angle * (2 / math.pi)) * seen.scores)
-
-    def _looks_cost(self, seen: _Seen, overlap: F64) -> F64:
-        """(N, M) half the cosine distance where a pair is near and alike, else refused."""
-        distance = 1.0 - self._rows["looks"].astype(np.float64) @ seen.looks.T
-        alike = (distance < self.options.appearance_distance) & (overlap > 0)
-        return np.where(alike, distance * 0.5, REFUSED)
-
-    def _extend(self, tracks: I64, columns: I64, seen: _Seen, predicted: kalman.Belief) -> None:
-        """Give matched tracks their detection."""
-        rows, boxes, scores = self._rows, seen.boxes[columns], seen.scores[columns]
-        before = kalman.Belief(
-            *(getattr(predicted, name)[tracks] for name in ("pos", "vel", "var", "cov", "var_vel"))
+        corners = detections.boxes_xyxy[row].astype(np.float64)
+        return Seen(
+            row,
+            kalman.to_cxcywh(corners),
+            corners,
+            detections.scores[row].astype(np.float64),
+            group,
+            place,
+            self._looks(detections, row),
         )
-        noise = (NOISE.measured * kalman.scales(boxes)) ** 2
-        if self.options.score_noise:
-            noise *= np.maximum(1.0 - scores, 0.05)[:, None]
-        _store(rows, tracks, kalman.correct(before, boxes, noise))
+
+    def _looks(self, detections: Detections, row: I64) -> F32:
+        """Embeddings of length 1; zeros, which are like nothing, where there are none."""
+        size = self.options.embedding_size
+        if not size or detections.embeddings is None:
+            return np.zeros((len(row), size), np.float32)
+        if detections.embeddings.shape[1] != size:
+            raise ValueError(
+                f"embeddings must be (N, {size}) as tracker.embedding_size says, "
+                f"got {detections.embeddings.shape}"
+            )
+        return _unit(detections.embeddings[row])
+
+    def _move(self, motion: F64) -> None:
+        """Carry what was seen before into this frame's coordinates."""
+        rows = self._rows
+        believe(rows, slice(None), kalman.move(belief(rows), motion))
+        rows["box"] = kalman.move_boxes(rows["box"], motion)
+
+    def _predict(self) -> kalman.Belief:
+        rows = self._rows
+        unseen_s = (self._time_s - rows["seen_s"])[:, None]
+        return kalman.predict(belief(rows), unseen_s, kalman.scales(rows["box"]), NOISE)
+
+    def _extend(self, tracks: I64, columns: I64, seen: Seen, predicted: kalman.Belief) -> None:
+        """Give matched tracks their detection."""
+        if not len(tracks):
+            return
+        rows, boxes, scores = self._rows, seen.boxes_cxcywh[columns], seen.scores[columns]
+        before, noise = taken(predicted, tracks), (NOISE.measured * kalman.scales(boxes)) ** 2
+        if self.options.adapt_noise:
+            noise *= self._noise.factor
+        self._learn(tracks, boxes, before, noise)
+        believe(rows, tracks, kalman.correct(before, boxes, noise))
         rows["box"][tracks] = boxes
         rows["seen_s"][tracks] = self._time_s
         rows["score"][tracks] = scores
@@ -225,22 +165,40 @@ class Tracker:
         rows["hits"][tracks] += 1
         rows["votes"][tracks, seen.place[columns]] += scores
         if self.options.embedding_size:
-            looks = 0.9 * rows["looks"][tracks] + 0.1 * seen.looks[columns]
-            length = np.linalg.norm(looks, axis=1, keepdims=True)
-            rows["looks"][tracks] = looks / np.maximum(length, 1e-12)
-        old_enough = (rows["hits"][tracks] >= self.options.confirm_hits) & (
-            self._time_s - rows["born_s"][tracks] >= self.options.confirm_s
+            rows["looks"][tracks] = _unit(0.9 * rows["looks"][tracks] + 0.1 * seen.looks[columns])
+        proven = (rows["hits"][tracks] >= self.options.confirm_hits) & (
+            self._time_s - rows["born_s"][tracks] >= self.options.confirm_s - _SLACK_S
         )
-        rows["state"][tracks[old_enough | (rows["state"][tracks] != TENTATIVE)]] = CONFIRMED
+        rows["state"][tracks[proven | (rows["state"][tracks] != TENTATIVE)]] = CONFIRMED
 
-    def _fade(self, time_s: float) -> I64:
+    def _learn(self, tracks: I64, boxes: F64, before: kalman.Belief, noise: F64) -> None:
+        """Learn from the matches of this frame, before they change the tracks."""
+        rows = self._rows
+        hits, seen_s = rows["hits"][tracks], rows["seen_s"][tracks]
+        self._births.confirmed(rows["first_score"][tracks[hits == 1]])
+        settled, steady = hits >= _SETTLED_HITS, seen_s == self._previous_s
+        missed = np.clip((boxes - before.pos) / np.sqrt(before.var + noise), -3.0, 3.0)
+        both = settled & steady
+        self._noise.observe(rows["missed"][tracks[both]], missed[both])
+        rows["missed"][tracks] = missed
+        back = settled & ~steady & (self._time_s - seen_s <= self.options.coast_s + _SLACK_S)
+        if back.any():
+            expected, found = kalman.to_xyxy(before.pos[back]), kalman.to_xyxy(boxes[back])
+            right = int(np.count_nonzero(iou(expected, found).diagonal() >= 0.5))
+            self._returns.observe(right, len(found) - right)
+
+    def _fade(self) -> I64:
         """Lose the unmatched tracks, and end those that never were confirmed; return the ended."""
         rows, options = self._rows, self.options
-        unseen_s = time_s - rows["seen_s"]
-        missed = rows["detection"] < 0
-        tentative = rows["state"] == TENTATIVE
-        rows["state"][missed & ~tentative & (unseen_s > options.coast_s)] = LOST
-        return self._keep(~(missed & tentative & (unseen_s > options.tentative_s)))
+        unseen_s = self._time_s - rows["seen_s"]
+        unmatched, known = rows["detection"] < 0, rows["state"] != TENTATIVE
+        settled = unmatched & known & (rows["hits"] >= _SETTLED_HITS)
+        late = unseen_s > options.coast_s + _SLACK_S
+        just = late & (self._previous_s - rows["seen_s"] <= options.coast_s + _SLACK_S)
+        self._returns.observe(0, int(np.count_nonzero(settled & just)))
+        coasts = settled & ~late & (self._returns.share >= options.coast_share)
+        rows["state"][unmatched & known & ~coasts] = LOST
+        return self._keep(~(unmatched & ~known & (unseen_s > options.tentative_s + _SLACK_S)))
 
     def _keep(self, alive: Mask) -> I64:
         """Forget the other tracks and return their ids."""
@@ -249,44 +207,42 @@ class Tracker:
             self._rows = self._rows[alive]
         return ended
 
-    def _begin(self, free: I64, seen: _Seen) -> None:
+    def _begin(self, free: I64, seen: Seen) -> None:
         """Begin a track at each sure detection that no track took."""
         free = free[seen.scores[free] >= max(self.options.birth_score, self.options.high_score)]
         if not len(free):
             return
-        new = np.zeros(len(free), self._rows.dtype)
+        new, scores = np.zeros(len(free), self._rows.dtype), seen.scores[free]
         new["id"] = np.arange(self.next_id, self.next_id + len(free))
         self.next_id += len(free)
-        _store(new, slice(None), kalman.begin(seen.boxes[free], NOISE))
-        new["box"] = seen.boxes[free]
-        new["score"] = seen.scores[free]
+        believe(new, slice(None), kalman.begin(seen.boxes_cxcywh[free], NOISE))
+        new["box"] = seen.boxes_cxcywh[free]
+        new["score"] = new["first_score"] = scores
         new["group"] = seen.group[free]
         new["looks"] = seen.looks[free]
         new["detection"] = seen.row[free]
         new["born_s"] = new["seen_s"] = self._time_s
         new["hits"] = 1
-        new["votes"][np.arange(len(free)), seen.place[free]] = seen.scores[free]
-        instant = self.options.confirm_hits == 1 and self.options.confirm_s == 0
-        new["state"] = CONFIRMED if instant else TENTATIVE
+        new["votes"][np.arange(len(free)), seen.place[free]] = scores
+        at_once = self.options.confirm_hits == 1 and self.options.confirm_s == 0
+        new["state"] = CONFIRMED if at_once else TENTATIVE
+        new["preview"] = self._births.probability(scores) > self.options.preview_probability
+        self._births.begun(scores)
         self._rows = np.concatenate([self._rows, new])
-
-    def _move(self, motion: F64) -> None:
-        """Carry what was seen before into this frame's coordinates."""
-        rows = self._rows
-        _store(rows, slice(None), kalman.move(_belief(rows), motion))
-        rows["box"] = kalman.move_boxes(rows["box"], motion)
 
     def _report(self, ended: I64) -> Tracks:
         rows = self._rows
-        dt_s = (self._time_s - rows["seen_s"])[:, None]
-        boxes = kalman.to_xyxy(rows["pos"] + rows["vel"] * dt_s)
+        unseen_s = (self._time_s - rows["seen_s"])[:, None]
+        state = rows["state"].copy()
+        preview = (state == TENTATIVE) & rows["preview"] & (rows["detection"] >= 0)
         return Tracks(
             ids=rows["id"].copy(),
             classes=self._classes.winners(rows["group"], rows["votes"]),
             scores=rows["score"].astype(np.float32),
-            boxes_xyxy=boxes.astype(np.float32),
+            boxes_xyxy=kalman.to_xyxy(rows["pos"] + rows["vel"] * unseen_s).astype(np.float32),
             velocities_px_s=rows["vel"][:, :2].astype(np.float32),
-            state=rows["state"].copy(),
+            state=state,
+            shown=np.asarray((state == CONFIRMED) | preview),
             age_s=self._time_s - rows["born_s"],
             hits=rows["hits"].copy(),
             detection=rows["detection"].copy(),
@@ -306,3 +262,9 @@ def make_tracker(name: str = "default", *, first_id: int = 1, **options: object)
         ConfigError: no such tracker or option, or a value out of range.
     """
     return Tracker(named_options(name, options), first_id=first_id)
+
+
+def _unit(vectors: F32) -> F32:
+    """Vectors of length 1; zero stays zero."""
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(length, 1e-12), np.float32)
