@@ -34,6 +34,8 @@ Z_LIMIT = 15
 MAGNITUDE_LIMIT = 15
 HIDDEN_LIMIT = 255
 FIXED_POINT = 64
+MEMORY_LIMIT = 8.0
+"""Far above what a trained memory reaches; a sum over frames can't run away."""
 PICTURE_CHANNELS = 96
 """An 8x8 luma block and its two 4x4 chroma blocks."""
 
@@ -260,8 +262,10 @@ class FrameCodec(nn.Module):  # type: ignore[misc]
         """Features of the decoded picture: (B, channels, H/8, W/8)."""
         features = F.pixel_shuffle(self.up(y_hat * self.decoder_gain(quality)), 2)
         if context is None:
-            return self.g_s(self.merge(features))
-        return context + self.g_s(self.merge(torch.cat((features, context), 1)))
+            out = self.g_s(self.merge(features))
+        else:
+            out = context + self.g_s(self.merge(torch.cat((features, context), 1)))
+        return out.clamp(-MEMORY_LIMIT, MEMORY_LIMIT)
 
     def encode(
         self, blocks: Tensor, context: Tensor | None, quality: Tensor

@@ -283,6 +283,43 @@ def prefetch(draw: Callable[[int], Batch], start: int, workers: int) -> Iterator
             start += 1
 
 
+class Log:
+    """Prints rows of JSON and appends them to RUN/log.jsonl."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._reports: list[StepReport] = []
+
+    def add(self, report: StepReport) -> None:
+        """Keep the report of one clip for the next row."""
+        self._reports.append(report)
+
+    def write_reports(self, trainer: Trainer, stage: Stage) -> None:
+        """Write the mean of the reports since the last time."""
+        if not self._reports:
+            return
+        means = np.mean([[r.loss, r.bpp, r.psnr_db] for r in self._reports], axis=0)
+        loss, bpp, psnr = (round(float(mean), 4) for mean in means)
+        self.write(
+            step=trainer.step,
+            minutes=round(trainer.trained_s / 60, 1),
+            crop=stage.crop,
+            frames=stage.frames,
+            clips=len(self._reports),
+            loss=loss,
+            bpp=bpp,
+            psnr_db=psnr,
+        )
+        self._reports.clear()
+
+    def write(self, **row: object) -> None:
+        """Write one row."""
+        line = json.dumps(row)
+        print(line, flush=True)
+        with self._path.open("a") as file:
+            print(line, file=file)
+
+
 def run(options: argparse.Namespace) -> None:
     """Train until the budget or this run's share of it is spent."""
     torch.set_num_threads(options.threads)
@@ -293,59 +330,43 @@ def run(options: argparse.Namespace) -> None:
         trainer.trained_s = options.rewind * trainer.budget_s
     held = load_clips(options.data, "held")
     sampler = Sampler(load_clips(options.data, "train"), seed=options.seed)
-    log = (options.out / "log.jsonl").open("a")
-    begun = saved = evaluated = time.monotonic()
-    stop_s = options.stop_after * 60 if options.stop_after else float("inf")
-    reports: list[StepReport] = []
-    while trainer.progress < 1 and time.monotonic() - begun < stop_s:
-        stage = stage_at(trainer.progress)
-        size = max(1, round(options.batch * stage.batch))
-
-        def draw(number: int, size: int = size, stage: Stage = stage) -> Batch:
-            return sampler.batch(number, size=size, frames=stage.frames, crop=stage.crop)
-
-        for batch in prefetch(draw, trainer.step, options.workers):
-            start = time.monotonic()
-            rng = np.random.default_rng((options.seed, trainer.step))
-            reports.append(trainer.train_clip(batch, stage, rng))
-            now = time.monotonic()
-            trainer.trained_s += now - start
-            if now - saved > options.save_minutes * 60:
-                _report(log, trainer, stage, reports)
-                if now - evaluated > options.evaluate_minutes * 60:
-                    _write(log, {"step": trainer.step, "held": trainer.evaluate(held)})
-                    evaluated = time.monotonic()
-                save_checkpoint(options.out, trainer)
-                saved = time.monotonic()
-            if trainer.progress >= stage.until or now - begun > stop_s:
-                break
-    _report(log, trainer, stage_at(trainer.progress), reports)
-    _write(log, {"step": trainer.step, "held": trainer.evaluate(held)})
+    log = Log(options.out / "log.jsonl")
+    end = time.monotonic() + (options.stop_after * 60 if options.stop_after else float("inf"))
+    evaluated = time.monotonic()
+    while trainer.progress < 1 and time.monotonic() < end:
+        for _ in train_stage(trainer, sampler, log, options, end):
+            if time.monotonic() - evaluated > options.evaluate_minutes * 60:
+                log.write(step=trainer.step, held=trainer.evaluate(held))
+                evaluated = time.monotonic()
+    log.write(step=trainer.step, held=trainer.evaluate(held))
     save_checkpoint(options.out, trainer)
 
 
-def _report(log: object, trainer: Trainer, stage: Stage, reports: list[StepReport]) -> None:
-    if reports:
-        _write(
-            log,
-            {
-                "step": trainer.step,
-                "minutes": round(trainer.trained_s / 60, 1),
-                "crop": stage.crop,
-                "frames": stage.frames,
-                "clips": len(reports),
-                "loss": round(float(np.mean([r.loss for r in reports])), 4),
-                "bpp": round(float(np.mean([r.bpp for r in reports])), 4),
-                "psnr_db": round(float(np.mean([r.psnr_db for r in reports])), 2),
-            },
-        )
-        reports.clear()
+def train_stage(
+    trainer: Trainer, sampler: Sampler, log: Log, options: argparse.Namespace, end: float
+) -> Iterator[None]:
+    """Train until the stage of now is over; yields after each checkpoint."""
+    stage = stage_at(trainer.progress)
+    size = max(1, round(options.batch * stage.batch))
 
+    def draw(number: int) -> Batch:
+        return sampler.batch(number, size=size, frames=stage.frames, crop=stage.crop)
 
-def _write(log: object, row: dict[str, object]) -> None:
-    line = json.dumps(row)
-    print(line, flush=True)
-    print(line, file=log, flush=True)  # type: ignore[call-overload]
+    saved = time.monotonic()
+    for batch in prefetch(draw, trainer.step, options.workers):
+        start = time.monotonic()
+        rng = np.random.default_rng((options.seed, trainer.step))
+        log.add(trainer.train_clip(batch, stage, rng))
+        now = time.monotonic()
+        trainer.trained_s += now - start
+        over = trainer.progress >= stage.until or now > end
+        if over or now - saved > options.save_minutes * 60:
+            log.write_reports(trainer, stage)
+            save_checkpoint(options.out, trainer)
+            saved = time.monotonic()
+            yield
+        if over:
+            return
 
 
 def main() -> None:

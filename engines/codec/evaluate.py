@@ -1,0 +1,209 @@
+"""Compare codecs on folders of pictures: real bytes of real files, PSNR, MS-SSIM, BD-rate; offline.
+
+    python -m engines.codec.evaluate --frames DIR --codecs rt,x264,mjpeg --count 48
+
+Each picture is converted once to limited-range 4:2:0; every codec gets those planes and is compared
+with them. Speeds are pictures in a second of processor time, which is the speed on one core. The
+last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import bjontegaard  # type: ignore[import-untyped]
+import cv2
+import numpy as np
+
+from engines.codec.base import Codec, Picture, StateT
+from engines.codec.colour import planes_from_bgr
+from engines.codec.metrics import score
+from engines.codec.peers import PEERS, Coded, run_peer
+from engines.codec.player import Player, Recorder
+from engines.codec.reader import LvcReader
+from engines.codec.records import Header
+from engines.codec.runtime import RtRuntime
+from engines.codec.writer import LvcWriter
+
+ZOO = Path(__file__).parent.parent / "zoo" / "codec"
+RT_QUALITIES = (4, 18, 30, 42, 54)
+REFRESH_PERIOD = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One level of one codec, as a mean over sequences."""
+
+    level: int
+    bpp: float
+    psnr_yuv_db: float
+    psnr_rgb_db: float
+    ms_ssim: float
+    encode_fps: float
+    decode_fps: float
+
+
+Runner = Callable[[int, list[Picture], Path], Coded]
+
+
+def learned_runner(codec: Codec[StateT], intra_period: int) -> Runner:
+    """Run one of our codecs through a .lvc file."""
+
+    def run(quality: int, pictures: list[Picture], folder: Path) -> Coded:
+        height, width = pictures[0].y.shape
+        header = Header(
+            codec.name, codec.model_hash, width, height, Fraction(1, 25), intra_period,
+            codec.refresh_period,
+        )  # fmt: skip
+        path = folder / "learned.lvc"
+        begin = time.process_time()
+        with LvcWriter(path, header) as writer:
+            recorder = Recorder(codec, writer, quality=quality)
+            for i, picture in enumerate(pictures):
+                recorder.add(picture, pts=i, capture_ns=i * 40_000_000)
+        middle = time.process_time()
+        with LvcReader(path) as reader:
+            decoded = [p.picture for p in Player(codec, reader).pictures()]
+        return Coded(decoded, path.stat().st_size, middle - begin, time.process_time() - middle)
+
+    return run
+
+
+def read_sequences(folder: Path, names: list[str] | None, count: int | None) -> list[list[Picture]]:
+    """Planes of the JPEG or PNG files of each folder in `folder`, or of itself."""
+    folders = sorted(f for f in folder.iterdir() if f.is_dir()) or [folder]
+    sequences = []
+    for one in folders:
+        if names and one.name not in names:
+            continue
+        files = sorted(f for f in one.iterdir() if f.suffix.lower() in (".jpg", ".jpeg", ".png"))
+        pictures = [cv2.imread(str(f), cv2.IMREAD_COLOR) for f in files[:count]]
+        if pictures:
+            sequences.append([Picture(*planes_from_bgr(np.asarray(p, np.uint8))) for p in pictures])
+    if not sequences:
+        raise SystemExit(f"{folder}: no sequence of .jpg or .png files; one folder for each")
+    return sequences
+
+
+def measure(run: Runner, level: int, sequences: list[list[Picture]], folder: Path) -> Point:
+    """One point of a curve."""
+    rows = []
+    encode_s = decode_s = 0.0
+    for pictures in sequences:
+        coded = run(level, pictures, folder)
+        scores = [score(a, b) for a, b in zip(coded.pictures, pictures, strict=True)]
+        bpp = 8 * coded.file_bytes / (len(pictures) * pictures[0].y.size)
+        means = np.mean([[s.psnr_yuv_db, s.psnr_rgb_db, s.ms_ssim] for s in scores], axis=0)
+        rows.append([bpp, *means])
+        encode_s += coded.encode_s
+        decode_s += coded.decode_s
+    total = sum(map(len, sequences))
+    bpp, yuv, rgb, similarity = (float(x) for x in np.mean(rows, axis=0))
+    return Point(level, bpp, yuv, rgb, similarity, total / encode_s, total / decode_s)
+
+
+def bd_rate(test: list[Point], anchor: list[Point], field: str) -> float | None:
+    """Mean difference of rate at equal quality in percent; None where the curves do not overlap."""
+    curves = []
+    for points in (anchor, test):
+        ordered = sorted(points, key=lambda p: p.bpp)
+        quality = [float(getattr(p, field)) for p in ordered]
+        if any(b <= a for a, b in pairwise(quality)):
+            return None  # more bytes gave a worse picture: no curve to compare
+        curves += [[p.bpp for p in ordered], quality]
+    low, high = max(curves[1][0], curves[3][0]), min(curves[1][-1], curves[3][-1])
+    if high <= low:
+        return None
+    value = bjontegaard.bd_rate(
+        *curves, method="pchip", require_matching_points=False, min_overlap=0
+    )
+    return round(float(value), 2)
+
+
+def _runner(name: str, options: argparse.Namespace) -> tuple[Runner, tuple[int, ...]]:
+    if name in PEERS:
+        peer = PEERS[name]
+        return lambda level, pictures, folder: run_peer(peer, level, pictures, folder), peer.levels
+    codec = RtRuntime(
+        options.model,
+        device=options.device,
+        threads=options.threads,
+        precision=options.precision,
+        refresh_period=REFRESH_PERIOD,
+    )
+    return learned_runner(codec, options.intra_period), RT_QUALITIES
+
+
+def main() -> None:
+    """Measure the asked-for codecs and print a table and one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--frames", type=Path, required=True, help="one folder a sequence")
+    parser.add_argument("--sequences", help="names of folders, with commas; all by default")
+    parser.add_argument("--codecs", default="rt,x264,x264intra,mjpeg")
+    parser.add_argument("--count", type=int, help="frames of each sequence; all by default")
+    parser.add_argument("--model", type=Path, default=ZOO / "rt-nano", help="of rt")
+    parser.add_argument("--intra-period", type=int, default=12, help="of rt; the others use 12")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--precision", help="of the engine, such as bf16")
+    options = parser.parse_args()
+    names = options.codecs.split(",")
+    unknown = sorted(set(names) - PEERS.keys() - {"rt"})
+    if unknown:
+        parser.error(f"--codecs must be of rt, {', '.join(PEERS)}, got {', '.join(unknown)}")
+    picked = options.sequences.split(",") if options.sequences else None
+    sequences = read_sequences(options.frames, picked, options.count)
+    points: dict[str, list[Point]] = {}
+    print("codec       level     bpp  PSNR yuv  PSNR rgb  MS-SSIM   enc fps   dec fps")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            run, levels = _runner(name, options)
+            points[name] = []
+            for level in levels:
+                point = measure(run, level, sequences, Path(folder))
+                points[name].append(point)
+                print(
+                    f"{name:<11} {level:>5} {point.bpp:>7.4f} {point.psnr_yuv_db:>9.3f} "
+                    f"{point.psnr_rgb_db:>9.3f} {point.ms_ssim:>8.5f} {point.encode_fps:>9.1f} "
+                    f"{point.decode_fps:>9.1f}",
+                    flush=True,
+                )
+    print(json.dumps(report(points)))
+
+
+def report(points: dict[str, list[Point]]) -> dict[str, object]:
+    """BD-rates of every codec against every other, all points, and median speeds."""
+
+    def rates(field: str) -> dict[str, dict[str, float | None]]:
+        return {
+            a: {b: bd_rate(points[a], points[b], field) for b in points if b != a} for a in points
+        }
+
+    return {
+        "bd_rate_psnr": rates("psnr_yuv_db"),
+        "bd_rate_psnr_rgb": rates("psnr_rgb_db"),
+        "bd_rate_ms_ssim": rates("ms_ssim"),
+        "points": {
+            name: [{k: round(v, 5) for k, v in asdict(p).items()} for p in of]
+            for name, of in points.items()
+        },
+        "fps": {
+            name: {
+                "encode": round(float(np.median([p.encode_fps for p in of])), 1),
+                "decode": round(float(np.median([p.decode_fps for p in of])), 1),
+            }
+            for name, of in points.items()
+        },
+    }
+
+
+if __name__ == "__main__":
+    main()
