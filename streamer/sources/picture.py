@@ -23,6 +23,8 @@ _BT709 = 1  # AVColorSpace
 _BT601 = (4, 5, 6)  # fcc, bt470bg, smpte170m
 _RGB = 0
 _LARGEST_SD_HEIGHT_PX = 576
+# Older PyAV leaves a picture as it is if only its range differs.
+_RANGE_NEEDS_ANOTHER_FORMAT = int(av.__version__.partition(".")[0]) < 18
 
 
 @dataclass(slots=True)
@@ -82,10 +84,9 @@ def matrix_of(colorspace: int, pixel_format: str, height: int) -> Matrix:
 def _to_limited_i420(picture: av.VideoFrame) -> av.VideoFrame:
     full = picture.color_range == _FULL or picture.format.name.startswith("yuvj")
     source_range = _FULL if full else _LIMITED
-    converted = _reformat(picture, "yuv420p", source_range)
-    if converted is picture:  # older PyAV takes equal formats for equal ranges
-        converted = _reformat(_reformat(picture, "yuv444p", source_range), "yuv420p", _LIMITED)
-    return converted
+    if full and picture.format.name == "yuv420p" and _RANGE_NEEDS_ANOTHER_FORMAT:
+        picture, source_range = _reformat(picture, "yuv444p", source_range), _LIMITED
+    return _reformat(picture, "yuv420p", source_range)
 
 
 def _reformat(picture: av.VideoFrame, name: str, source_range: int) -> av.VideoFrame:
