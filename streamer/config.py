@@ -9,13 +9,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, get_args, get_origin
 
 import msgspec
-import yaml
 from msgspec import Meta
 
 from streamer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from yaml.nodes import Node
 
 Regime = Literal["auto", "live", "offline"]
 Codec = Literal["h264", "hevc", "av1"]
@@ -188,6 +190,8 @@ def load_config(path: str | Path) -> Config:
     Raises:
         ConfigError: with file, line and path of what is wrong, and the nearest key that is known.
     """
+    import yaml  # only here: every stage process imports this module, none reads a file
+
     try:
         text = Path(path).read_text(encoding="utf-8")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -294,11 +298,13 @@ def _refuse_unknown(
             raise _At((*path, str(key)), f"unknown key; {hint}")
 
 
-def _line_of(root: yaml.Node | None, path: tuple[str, ...]) -> int:
+def _line_of(root: Node | None, path: tuple[str, ...]) -> int:
     """Line, from 1, of the deepest node on the path that the file has."""
+    from yaml.nodes import MappingNode
+
     line = 1
     for part in path:
-        entries = root.value if isinstance(root, yaml.MappingNode) else []
+        entries = root.value if isinstance(root, MappingNode) else []
         found = next(((key, value) for key, value in entries if key.value == part), None)
         if found is None:
             break

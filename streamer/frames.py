@@ -7,90 +7,18 @@ Knows no socket. FramePool is used by two threads of its process; PoolReader by 
 
 from __future__ import annotations
 
-import mmap
-import os
 import struct
 import threading
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 
-from streamer.errors import OutOfMemory, StaleFrame
+from streamer.errors import StaleFrame
+from streamer.memory import HEADER_BYTES, SharedMemory, slot_bytes
 from streamer.messages import Frame, FrameInfo
 from streamer.planes import Planes
 
 _HEADER = struct.Struct("<8sQQIIQ")
 _MAGIC = b"strmslt1"
-_HEADER_BYTES = 64
-_PAGE = 4096
-
-
-def slot_bytes(width: int, height: int) -> int:
-    """Bytes of one slot: header and dense planes, rounded up to whole pages."""
-    return -(-(_HEADER_BYTES + Planes.size_bytes(width, height)) // _PAGE) * _PAGE
-
-
-def memory_available_bytes() -> int:
-    """What this machine can still give: MemAvailable, or less where a control group limits us."""
-    available = 0
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            available = int(line.split()[1]) * 1024
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit = (group / "memory.max").read_text().strip()
-        if limit != "max":
-            used = int((group / "memory.current").read_text())
-            available = min(available, max(0, int(limit) - used))
-    except OSError:
-        pass  # no control group of version 2: only the machine's own limit counts
-    return available
-
-
-def allocate(name: str, size_bytes: int, *, reserve_bytes: int = 64 << 20) -> int:
-    """Make really allocated anonymous shared memory.
-
-    Args:
-        name: shown in /proc/PID/fd, for people.
-        size_bytes: allocated now, not at first touch.
-        reserve_bytes: left over for everyone else.
-
-    Returns:
-        A file descriptor; others open it as /proc/PID/fd/N. The kernel frees the memory when the
-        last process that holds it is gone, however it went.
-
-    Raises:
-        OutOfMemory: more than the machine or the control group can give; a memfd would not fail
-            but get the process killed.
-    """
-    available = memory_available_bytes()
-    if size_bytes + reserve_bytes > available:
-        raise OutOfMemory(
-            f"{name}: {size_bytes / 1e6:.0f} MB of shared memory are needed, "
-            f"{max(0, available - reserve_bytes) / 1e6:.0f} MB are available; "
-            "use fewer or smaller cameras, a smaller encode.join_frames, or raise the memory limit"
-        )
-    fd = os.memfd_create(name, os.MFD_CLOEXEC)
-    try:
-        os.posix_fallocate(fd, 0, size_bytes)
-    except OSError as error:
-        os.close(fd)
-        raise OutOfMemory(
-            f"{name}: {size_bytes / 1e6:.0f} MB refused by the kernel: {error}"
-        ) from error
-    return fd
-
-
-class SharedMemory:
-    """A mapping of memory that another process owns, opened by number; views keep it alive."""
-
-    def __init__(self, owner_pid: int, fd: int) -> None:
-        handle = os.open(f"/proc/{owner_pid}/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
-        try:
-            self.size_bytes = os.fstat(handle).st_size
-            self.buffer = memoryview(mmap.mmap(handle, self.size_bytes))
-        finally:
-            os.close(handle)
 
 
 class Lease:
@@ -170,7 +98,7 @@ class FramePool:
             self.peak_used = max(self.peak_used, self.used)
         self._generations[slot] += 1
         self.write_header(slot, 0)
-        start = slot * self._stride + _HEADER_BYTES
+        start = slot * self._stride + HEADER_BYTES
         pixels = self._memory.buffer[start : start + Planes.size_bytes(self.width, self.height)]
         return Lease(self, slot, self._generations[slot], pixels)
 
@@ -210,7 +138,7 @@ class PoolReader:
                 )
             return Planes.from_buffer(inline, info.width, info.height)
         self.check(frame)
-        offset = frame.slot * slot_bytes(info.width, info.height) + _HEADER_BYTES
+        offset = frame.slot * slot_bytes(info.width, info.height) + HEADER_BYTES
         pool = self._pools[info.camera][info.epoch]
         return Planes.from_buffer(pool.buffer, info.width, info.height, offset=offset)
 

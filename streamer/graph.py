@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import msgspec
 
 from streamer.config import Config
-from streamer.frames import slot_bytes
+from streamer.memory import slot_bytes
 from streamer.queues import EdgePolicy
 
 WORD_CREDITS = 64

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 
-from streamer.frames import SharedMemory, allocate
+from streamer.memory import SharedMemory, allocate
 
 _COUNTER = struct.Struct("<q")
 COUNTERS = 512

@@ -1,6 +1,6 @@
 """One picture as its three planes of YUV 4:2:0 (I420, limited range); views, no copies.
 
-Knows no pool, no process and no library but numpy.
+Knows no pool, no process, and no library but numpy.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from streamer.memory import picture_bytes
 
 U8 = NDArray[np.uint8]
 
@@ -47,7 +49,7 @@ class Planes:
     @staticmethod
     def size_bytes(width: int, height: int) -> int:
         """Bytes of a dense picture of this geometry."""
-        return width * height + 2 * ((width + 1) // 2) * ((height + 1) // 2)
+        return picture_bytes(width, height)
 
     @classmethod
     def from_buffer(

@@ -16,14 +16,16 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 import zmq
 
 from streamer.errors import MessageError, PeerLost, QueueClosed
-from streamer.frames import Lease
 from streamer.messages import Body, Done, EndOfStream, Frame, Hello, Item, decode_edge, encode
+
+if TYPE_CHECKING:
+    from streamer.frames import Lease
 
 LAST_WORDS_MS = 500
 """How long what was said before a close may take to leave."""

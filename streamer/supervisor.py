@@ -20,9 +20,9 @@ import zmq
 
 from streamer.child import Child
 from streamer.errors import MessageError, OutOfMemory, StageFailed
-from streamer.frames import allocate
 from streamer.graph import Graph, StageSpec
 from streamer.ledger import make_ledger
+from streamer.memory import allocate
 from streamer.messages import (
     Beat,
     ControlMessage,

@@ -10,8 +10,8 @@ from engines.zoo import find_model
 from streamer.cli.main import make_parser
 from streamer.config import Config, load_config
 from streamer.errors import ConfigError, SourceError
-from streamer.frames import memory_available_bytes
 from streamer.graph import Graph, build_graph
+from streamer.memory import memory_available_bytes
 from streamer.sources.base import SourceInfo
 from streamer.sources.redact import redact
 from streamer.sources.scheme import is_live

@@ -15,8 +15,8 @@ from engines.errors import EngineError
 from engines.zoo import SHIPPED, find_model
 from streamer import __version__
 from streamer.cli.main import make_parser
-from streamer.frames import memory_available_bytes
 from streamer.graph import processors
+from streamer.memory import memory_available_bytes
 from streamer.sinks.encoder import available_codecs
 
 Row = tuple[str, str, str]

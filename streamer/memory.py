@@ -1,0 +1,89 @@
+"""Shared memory that its supervisor owns and the kernel frees; knows no picture.
+
+Imports next to nothing, so that the supervisor stays small and starts at once.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from pathlib import Path
+
+from streamer.errors import OutOfMemory
+
+HEADER_BYTES = 64
+"""In front of the planes of each slot."""
+_PAGE = 4096
+
+
+def picture_bytes(width: int, height: int) -> int:
+    """Bytes of one dense picture in planar YUV 4:2:0."""
+    return width * height + 2 * ((width + 1) // 2) * ((height + 1) // 2)
+
+
+def slot_bytes(width: int, height: int) -> int:
+    """Bytes of one slot: header and dense planes, rounded up to whole pages."""
+    return -(-(HEADER_BYTES + picture_bytes(width, height)) // _PAGE) * _PAGE
+
+
+def memory_available_bytes() -> int:
+    """What this machine can still give: MemAvailable, or less where a control group limits us."""
+    available = 0
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            available = int(line.split()[1]) * 1024
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = (group / "memory.max").read_text().strip()
+        if limit != "max":
+            used = int((group / "memory.current").read_text())
+            available = min(available, max(0, int(limit) - used))
+    except OSError:
+        pass  # no control group of version 2: only the machine's own limit counts
+    return available
+
+
+def allocate(name: str, size_bytes: int, *, reserve_bytes: int = 64 << 20) -> int:
+    """Make really allocated anonymous shared memory.
+
+    Args:
+        name: shown in /proc/PID/fd, for people.
+        size_bytes: allocated now, not at first touch.
+        reserve_bytes: left over for everyone else.
+
+    Returns:
+        A file descriptor; others open it as /proc/PID/fd/N. The kernel frees the memory when the
+        last process that holds it is gone, however it went.
+
+    Raises:
+        OutOfMemory: more than the machine or the control group can give; a memfd would not fail
+            but get the process killed.
+    """
+    available = memory_available_bytes()
+    if size_bytes + reserve_bytes > available:
+        raise OutOfMemory(
+            f"{name}: {size_bytes / 1e6:.0f} MB of shared memory are needed, "
+            f"{max(0, available - reserve_bytes) / 1e6:.0f} MB are available; "
+            "use fewer or smaller cameras, a smaller encode.join_frames, or raise the memory limit"
+        )
+    fd = os.memfd_create(name, os.MFD_CLOEXEC)
+    try:
+        os.posix_fallocate(fd, 0, size_bytes)
+    except OSError as error:
+        os.close(fd)
+        raise OutOfMemory(
+            f"{name}: {size_bytes / 1e6:.0f} MB refused by the kernel: {error}"
+        ) from error
+    return fd
+
+
+class SharedMemory:
+    """A mapping of memory that another process owns, opened by number; views keep it alive."""
+
+    def __init__(self, owner_pid: int, fd: int) -> None:
+        handle = os.open(f"/proc/{owner_pid}/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            self.size_bytes = os.fstat(handle).st_size
+            self.buffer = memoryview(mmap.mmap(handle, self.size_bytes))
+        finally:
+            os.close(handle)
