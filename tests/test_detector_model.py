@@ -150,6 +150,28 @@ def test_a_perfect_answer_costs_nothing_and_a_worse_one_more() -> None:
         assert detection_loss(worse, targets, grid)[0] > perfect + 0.5
 
 
+def test_a_cell_between_two_objects_answers_for_the_one_it_fits() -> None:
+    grid = cell_grid(TINY)
+    person, car = (14.0, 18.0, 26.0, 38.0), (14.0, 10.0, 40.0, 46.0)
+    example = merged(tiny_example(person), tiny_example(car, name=CAR))
+    targets = candidates([example], TINY)
+    own = 3 * 12 + 2  # a candidate of both
+    rows = torch.zeros(1, TINY.cells, 10)
+    rows[..., 4:] = -20
+    rows[0, :, 2:4] = -3
+    rows[0, own, :4] = torch.tensor([0.5, 0.5, np.log(12 / 8), np.log(20 / 8)])  # the person's box
+    said = []
+    for name in (PERSON, CAR):
+        answer = rows.clone()
+        answer[0, own, 4 + name] = 20
+        said.append(detection_loss(answer, targets, grid))
+    assert said[0][0] + 0.5 < said[1][0], "saying person is right"
+    both = [rows.clone(), rows.clone()]
+    both[1][0, own, 2:4] += 0.3  # nearer to the car, which is not its to answer for
+    costs = [detection_loss(answer, targets, grid)[1] for answer in both]
+    assert costs[0] < costs[1]
+
+
 def test_overlap_of_pairs() -> None:
     a = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 10]])
     b = torch.tensor([[5.0, 0, 15, 10], [20, 0, 30, 10]])
@@ -318,6 +340,8 @@ def test_training_runs_stops_and_goes_on(packs: Path, tmp_path: Path) -> None:
     second = torch.load(run / "checkpoint.pt", weights_only=True)
     assert second["step"] > first["step"]
     assert second["spent_s"] > first["spent_s"]
+    for state in (first, second):  # the optimizer's memory is resumed too
+        assert state["optimizer"]["state"][0]["step"] == state["step"]
     net = train.load_average(run)
     assert net.config == Config(width=96, height=64)
     assert not net.training
@@ -395,6 +419,15 @@ def test_average_precision_of_a_known_detector(
     evaluate.main(["--data", str(labelled), "--detector", str(teacher)])
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert report["ap50"].keys() == {"person", "kite"}, "white bars: all wrong, but counted"
+
+
+def test_a_second_box_on_one_object_is_no_hit() -> None:
+    wanted = np.array([[0, 0, 10, 10], [50, 50, 60, 60]], np.float32)
+    found = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [50, 50, 60, 60], [80, 0, 90, 9]], np.float32)
+    tally = evaluate.match(found, wanted)
+    assert (tally.hits, tally.found, tally.wanted) == (2, 4, 2)
+    assert tally.f1 == pytest.approx(2 / 3)
+    assert evaluate.match(found[:0], wanted).f1 == evaluate.match(found, wanted[:0]).f1 == 0
 
 
 def test_a_detector_agrees_with_itself(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -186,6 +186,18 @@ def test_classes_do_not_suppress_each_other_and_ties_go_by_cell() -> None:
     assert found.classes.tolist() == [PERSON, CAR]
 
 
+def test_equal_scores_are_reported_in_the_order_of_cells() -> None:
+    output = empty_output()
+    for row in range(64):  # one small box in the middle of each cell of stride 8
+        column, line = row % 8, row // 8
+        box = (column * 8 + 4, line * 8 + 4, 6, 6)
+        plant(output[0], row, (column, line, 8), box, car=0.6 if row % 3 else 0.5)
+    found = planted_detector().decode({"output": output}, 64, 64)
+    order = [row for row in range(64) if row % 3] + [row for row in range(64) if not row % 3]
+    expected = [[row % 8 * 8 + 1, row // 8 * 8 + 1] for row in order]
+    np.testing.assert_allclose(found.boxes_xyxy[:, :2], expected, atol=1e-3)
+
+
 def test_overlap_of_boxes() -> None:
     a = np.array([[0, 0, 10, 10], [5, 5, 5, 9]], np.float32)  # the second has no area
     b = np.array([[0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 30, 30], [5, 5, 5, 9]], np.float32)

@@ -143,7 +143,7 @@ def agreement(
             seen = watch.detect(detector, planes)
             for name, tally in tallies.items():
                 tally.add(
-                    _match(
+                    match(
                         _boxes(detector, seen, name, score),
                         _boxes(teacher, goal, name, TEACHER_SCORE),
                     )
@@ -175,7 +175,7 @@ def _boxes(detector: Detector, seen: Detections, name: str, score: float) -> NDA
     return boxes
 
 
-def _match(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> Tally:
+def match(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> Tally:
     """Pair boxes that overlap by half, best scored first, each once."""
     tally = Tally(0, len(found), len(wanted))
     if len(wanted):

@@ -43,6 +43,7 @@ class Options:
     weight_decay: float = 0.02
     mosaic: float = 0.15
     bf16: bool = False
+    compiled: bool = False
     device: str = "cpu"
     workers: int = 0
     seed: int = 0
@@ -97,7 +98,7 @@ def train(packs: Packs, run: Path, options: Options) -> None:
     average = Average(net)
     optimizer = torch.optim.AdamW(_groups(net, options.weight_decay), lr=options.lr)
     step, spent_s = _resume(run, net, average.net, optimizer, device)
-    forward = torch.compile(net) if device.type == "cuda" else net
+    forward = torch.compile(net) if options.compiled else net
     batches = iter(
         torch.utils.data.DataLoader(
             Stream(packs, config, options, step),
@@ -222,6 +223,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--mosaic", type=float, default=0.15)
     parser.add_argument("--bf16", action="store_true", default=cuda, help="on processors with AMX")
+    parser.add_argument("--compile", action="store_true", default=cuda, help="minutes, then faster")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
@@ -235,6 +237,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             lr=options.lr,
             mosaic=options.mosaic,
             bf16=options.bf16,
+            compiled=options.compile,
             device="cuda" if cuda else "cpu",
             workers=min(12, os.cpu_count() or 1) if cuda else 0,
         ),
