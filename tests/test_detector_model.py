@@ -11,7 +11,8 @@ import onnx
 import pytest
 import torch
 
-from engines.detectors import evaluate, pack, train
+from engines.detectors import agreement, evaluate, pack, train
+from engines.detectors.decode import box_iou
 from engines.detectors.examples import Example, Packs, flip, four_in_one, moved, recolour
 from engines.detectors.export import TOLERANCE, export
 from engines.detectors.loss import candidates, detection_loss, overlap
@@ -325,7 +326,7 @@ def test_a_teacher_labels_the_first_part_of_a_clip(data_dir: Path) -> None:
     sure = teacher.detect(planes.y, planes.u, planes.v)
     persons = sure.boxes_xyxy[sure.classes == teacher.classes.index("person")]
     assert len(persons) >= 2
-    overlaps = evaluate.box_iou(persons, boxes[scores.argmax(axis=1) == PERSON])
+    overlaps = box_iou(persons, boxes[scores.argmax(axis=1) == PERSON])
     assert (overlaps.max(axis=1) > 0.8).all()
     teacher.close()
 
@@ -424,10 +425,10 @@ def test_average_precision_of_a_known_detector(
 def test_a_second_box_on_one_object_is_no_hit() -> None:
     wanted = np.array([[0, 0, 10, 10], [50, 50, 60, 60]], np.float32)
     found = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [50, 50, 60, 60], [80, 0, 90, 9]], np.float32)
-    tally = evaluate.match(found, wanted)
+    tally = agreement.match(found, wanted)
     assert (tally.hits, tally.found, tally.wanted) == (2, 4, 2)
     assert tally.f1 == pytest.approx(2 / 3)
-    assert evaluate.match(found[:0], wanted).f1 == evaluate.match(found, wanted[:0]).f1 == 0
+    assert agreement.match(found[:0], wanted).f1 == agreement.match(found, wanted[:0]).f1 == 0
 
 
 def test_a_detector_agrees_with_itself(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,11 +1,12 @@
-"""Measure a detector, on labelled pictures or against a teacher on clips; offline.
+"""Measure a detector on labelled pictures, against a teacher on clips, or on scenes; offline.
 
     python -m engines.detectors.evaluate --data DIR --split val --detector street
     python -m engines.detectors.evaluate --agreement CLIPS... --teacher TEACHER.onnx
+    python -m engines.detectors.evaluate --street 0:10
 
 The first gives average precision by pycocotools over the classes that detector and labels share;
-the second F1 of boxes on the last quarter of each clip, which no training picture comes from.
-The last line of output is one JSON object.
+the second F1 of boxes on the last quarter of each clip, which no training picture comes from; the
+third which actors of rendered scenes are found. The last line of output is one JSON object.
 """
 
 from __future__ import annotations
@@ -15,9 +16,7 @@ import contextlib
 import io
 import json
 import sys
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -27,65 +26,12 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from engines.detectors.decode import box_iou
-from engines.detectors.pack import decoded, planes_of, read_yolo_text
-from engines.detectors.runtime import Detections, Detector
-from streamer.planes import Planes
+from engines.detectors.agreement import TEACHER_SCORE, Stopwatch, agreement, scenes
+from engines.detectors.pack import planes_of, read_yolo_text
+from engines.detectors.runtime import Detector
 
 LOWEST_SCORE = 0.01
 """Average precision needs the long tail of doubtful boxes."""
-
-TEACHER_SCORE = 0.5
-AGREED_CLASSES = ("person", "car")
-_CLIPS = (".mp4", ".avi", ".mkv", ".mov")
-
-
-@dataclass(slots=True)
-class Stopwatch:
-    """Milliseconds of each detection, all of it: scaling, network, decoding."""
-
-    times_ms: list[float] = field(default_factory=list)
-
-    def detect(self, detector: Detector, planes: Planes) -> Detections:
-        """Detect, and remember how long it took."""
-        start = time.perf_counter()
-        found = detector.detect(planes.y, planes.u, planes.v)
-        self.times_ms.append((time.perf_counter() - start) * 1e3)
-        return found
-
-    @property
-    def median_ms(self) -> float:
-        """Median over all detections so far."""
-        return round(float(np.median(self.times_ms)), 2)
-
-
-@dataclass(slots=True)
-class Tally:
-    """Boxes that two detectors share, and those of only one."""
-
-    hits: int = 0
-    found: int = 0
-    wanted: int = 0
-
-    def add(self, other: Tally) -> None:
-        """Count another tally in."""
-        self.hits += other.hits
-        self.found += other.found
-        self.wanted += other.wanted
-
-    @property
-    def f1(self) -> float:
-        """Harmonic mean of precision and recall."""
-        return 2 * self.hits / max(self.found + self.wanted, 1)
-
-    def report(self) -> dict[str, float | int]:
-        """F1 and what it is made of."""
-        return {
-            "f1": round(self.f1, 4),
-            "precision": round(self.hits / max(self.found, 1), 4),
-            "recall": round(self.hits / max(self.wanted, 1), 4),
-            "boxes": self.wanted,
-        }
 
 
 def average_precision(detector: Detector, folder: Path, split: str) -> dict[str, object]:
@@ -121,79 +67,6 @@ def average_precision(detector: Detector, folder: Path, split: str) -> dict[str,
         "ap": {name: round(whole, 4) for name, (_, whole) in precision.items()},
         "ms": watch.median_ms,
     }
-
-
-def agreement(
-    detector: Detector, teacher: Detector, clips: Sequence[Path], score: float
-) -> dict[str, object]:
-    """Measure F1 against a teacher's confident boxes on the last quarter of each clip.
-
-    Clips in which the teacher is confident of nothing are left out.
-    """
-    watch = Stopwatch()
-    total = {name: Tally() for name in AGREED_CLASSES}
-    by_folder: dict[str, Tally] = {}
-    clips_used = 0
-    for clip in _expand(clips):
-        frames = list(decoded(clip))
-        last = frames[int(len(frames) * 0.75) :]
-        wanted = [teacher.detect(p.y, p.u, p.v) for p in last]
-        tallies = {name: Tally() for name in AGREED_CLASSES}
-        for planes, goal in zip(last, wanted, strict=True):
-            seen = watch.detect(detector, planes)
-            for name, tally in tallies.items():
-                tally.add(
-                    match(
-                        _boxes(detector, seen, name, score),
-                        _boxes(teacher, goal, name, TEACHER_SCORE),
-                    )
-                )
-        if not any(tally.wanted for tally in tallies.values()):
-            continue
-        clips_used += 1
-        group = clip.name if len(_expand([clip.parent])) < 20 else clip.parent.name
-        for name, tally in tallies.items():
-            total[name].add(tally)
-            by_folder.setdefault(group, Tally()).add(tally)
-    both = Tally()
-    for tally in total.values():
-        both.add(tally)
-    return {
-        "clips": clips_used,
-        "frames": len(watch.times_ms),
-        "score": score,
-        **both.report(),
-        "classes": {name: tally.report() for name, tally in total.items()},
-        "sources": {name: tally.report() for name, tally in by_folder.items()},
-        "ms": watch.median_ms,
-    }
-
-
-def _boxes(detector: Detector, seen: Detections, name: str, score: float) -> NDArray[np.float32]:
-    keep = (seen.classes == detector.classes.index(name)) & (seen.scores >= score)
-    boxes: NDArray[np.float32] = seen.boxes_xyxy[keep]
-    return boxes
-
-
-def match(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> Tally:
-    """Pair boxes that overlap by half, best scored first, each once."""
-    tally = Tally(0, len(found), len(wanted))
-    if len(wanted):
-        for row in (overlaps := box_iou(found, wanted)):
-            best = int(row.argmax())
-            if row[best] >= 0.5:
-                tally.hits += 1
-                overlaps[:, best] = 0
-    return tally
-
-
-def _expand(clips: Sequence[Path]) -> list[Path]:
-    return [
-        path
-        for clip in clips
-        for path in (sorted(clip.iterdir()) if clip.is_dir() else [clip])
-        if path.suffix in _CLIPS
-    ]
 
 
 def _annotation(picture: int, index: int, box_xyxy: NDArray[np.float32]) -> dict[str, object]:
@@ -244,13 +117,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--split", default="val")
     parser.add_argument("--agreement", type=Path, nargs="+", metavar="CLIPS")
     parser.add_argument("--teacher", type=Path)
+    parser.add_argument("--street", metavar="SEEDS", help="first and one behind the last: 0:10")
     parser.add_argument("--detector", default="street")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--score", type=float, default=0.4, help="of --agreement")
+    parser.add_argument("--score", type=float, default=0.4, help="of --agreement and --street")
     options = parser.parse_args(argv)
-    if (options.data is None) == (options.agreement is None):
-        parser.error("give either --data or --agreement")
+    if [options.data, options.agreement, options.street].count(None) != 2:
+        parser.error("give one of --data, --agreement and --street")
     if options.agreement and options.teacher is None:
         parser.error("--agreement needs --teacher")
     lowest = LOWEST_SCORE if options.data else min(options.score, TEACHER_SCORE)
@@ -259,6 +133,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     if options.data:
         report = average_precision(detector, options.data, options.split)
+    elif options.street:
+        seeds = range(*(int(n) for n in options.street.split(":")))
+        report = scenes(detector, seeds, options.score)
     else:
         teacher = Detector.load(options.teacher, device=options.device, score=TEACHER_SCORE)
         report = agreement(detector, teacher, options.agreement, options.score)
