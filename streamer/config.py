@@ -40,6 +40,14 @@ class CameraConfig(Strict, frozen=True):
     """One annotated video file of the whole run; empty for none."""
     record: str = ""
     """Folder for segments; empty for record.folder."""
+    open_s: Annotated[float, Meta(gt=0, le=300)] = 5.0
+    """Deadline of connecting to a network source."""
+    first_frame_s: Annotated[float, Meta(gt=0, le=300)] = 5.0
+    """Longest wait for its first picture; more for cameras with rare key frames."""
+    frame_s: Annotated[float, Meta(gt=0, le=300)] = 3.0
+    """Longest wait for each further picture; then it counts as stalled and is opened again."""
+    hwaccel: str = "none"
+    """Decoder: none (software), auto, or a device such as cuda or vaapi."""
     overlay: bool = True
     """Draw boxes, labels, trails and the caption into what is written."""
 
@@ -94,6 +102,8 @@ class RecordConfig(Strict, frozen=True):
 
     folder: str = ""
     segment_s: Annotated[float, Meta(ge=1, le=86400)] = 60.0
+    min_free_mb: Annotated[int, Meta(ge=0)] = 2
+    """No segment is begun with less free space, so that the machine stays usable."""
 
 
 class EventsConfig(Strict, frozen=True):

@@ -77,13 +77,15 @@ def build_graph(config: Config, live: dict[str, bool]) -> Graph:
     for camera in config.cameras:
         stages += _camera_stages(config, camera, live=live[camera], detects=detects)
     if config.detector:
-        in_flight = max(config.detector.streams or processors(), config.detector.batch)
+        in_flight = max(config.detector.streams or processors(), config.detector.batch) + 1
+        # One that waits beside those in work keeps the engine busy; more would only be older.
+        credits_each = max(1, -(-in_flight // len(config.cameras)))
         stages.append(
             StageSpec(
                 name="infer",
                 module="streamer.stages.infer",
                 niceness=5,  # a short processor costs boxes, not frames of the recording
-                producers={f"decode.{camera}": in_flight + 1 for camera in config.cameras},
+                producers={f"decode.{camera}": credits_each for camera in config.cameras},
                 consumers={f"track.{camera}": _words(live[camera]) for camera in config.cameras},
             )
         )

@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import jsonschema
@@ -141,25 +142,30 @@ def test_wrong_configurations_name_file_line_and_remedy(tmp_path):
     assert f"{config}:3: cameras.gate.sorce: unknown key; did you mean 'source'?" in done.stderr
 
 
-def test_a_full_disk_is_told_and_what_was_flushed_plays(tmp_path, detector):
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         missing("no right to mount a small disk")
-    try:
-        scene = "synthetic:street?seed=4&size=640x360&fps=25&seconds=20"
-        with Run(tmp_path, scene, "--out", disk / "o.mp4", "--detector", detector) as run:
-            run.process.communicate(timeout=60)
-            assert run.process.returncode == 4
-        failed = next(e for e in run.events() if e["type"] == "recording.failed")
-        assert "No space left on device" in str(failed["message"])
-        assert "No space left on device" in run.log_file.read_text()
-        ended = next(e for e in run.events() if e["type"] == "recording.segment")
-        assert ended["finished"] is False
-        assert len(play(disk / "o.mp4")) >= 25
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=False)
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=False)
+
+
+@pytest.mark.parametrize("output", ["--out", "--record"])
+def test_a_full_disk_is_told_and_what_was_flushed_plays(tmp_path, detector, small_disk, output):
+    where = small_disk / "o.mp4" if output == "--out" else small_disk
+    scene = "synthetic:street?seed=4&size=640x360&fps=25&seconds=30"
+    with Run(tmp_path, scene, output, where, "--detector", detector) as run:
+        run.process.communicate(timeout=90)
+        assert run.process.returncode == 4
+    failed = next(e for e in run.events() if e["type"] == "recording.failed")
+    assert "No space left on device" in str(failed["message"])
+    assert "No space left on device" in run.log_file.read_text()
+    ended = next(e for e in run.events() if e["type"] == "recording.segment")
+    assert ended["finished"] is False
+    assert len(play(Path(str(ended["path"])))) == ended["frames"] >= 25
 
 
 def test_credentials_are_nowhere(tmp_path, detector):

@@ -31,7 +31,8 @@ from streamer.sources.options import SourceOptions
 from streamer.sources.picture import PictureFrame, matrix_of, write_picture
 from streamer.sources.probe import probe
 from streamer.sources.redact import redact, resolve_env
-from streamer.sources.uri import is_live, open_source
+from streamer.sources.scheme import is_live
+from streamer.sources.uri import open_source
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ class SourceOptions:
 
     open_s: float = 5.0
     """Longest wait: half of it for the connection, half for learning what is there."""
-    first_frame_s: float = 10.0
+    first_frame_s: float = 5.0
     """Longest wait for the first picture; some cameras send a key frame only every ten seconds."""
     read_s: float = 3.0
     """Longest wait for the next packet, and for the next picture."""

@@ -24,15 +24,10 @@ from streamer.sources.images import ImageSource, is_image
 from streamer.sources.options import SourceOptions
 from streamer.sources.pace import PacedSource
 from streamer.sources.redact import redact, resolve_env
+from streamer.sources.scheme import CAMERA, HTTP, RTSP, SCHEMES, is_live, scheme
 
 __all__ = ["SourceOptions", "is_live", "open_source"]
 
-_SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+):", re.IGNORECASE)
-_CAMERA = re.compile(r"^(?:camera:)?(\d+)$|^(/dev/video\d+)$")
-_RTSP = ("rtsp", "rtsps")
-_HTTP = ("http", "https")
-_SCHEMES = ("file", *_RTSP, *_HTTP, "camera", "synthetic")
-_FILE_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v")
 _WILDCARDS = re.compile(r"[*?\[]")
 
 
@@ -54,7 +49,7 @@ def open_source(
     """
     options = options or SourceOptions()
     uri = resolve_env(uri)
-    if _scheme(uri) == "synthetic":
+    if scheme(uri) == "synthetic":
         # The renderer is loaded only where it is asked for.
         from streamer.sources.synthetic import SyntheticSource
 
@@ -66,36 +61,23 @@ def open_source(
     return PacedSource(source) if paced else source
 
 
-def is_live(uri: str) -> bool:
-    """Say whether a URI names something that goes on whether we read it or not."""
-    scheme = _scheme(uri)
-    if scheme in _HTTP:
-        return not urlsplit(uri).path.lower().endswith(_FILE_SUFFIXES)
-    return scheme in _RTSP or _CAMERA.match(uri) is not None
-
-
-def _scheme(uri: str) -> str | None:
-    match = _SCHEME.match(uri)
-    return match[1].lower() if match else None
-
-
 def _remote(uri: str, options: SourceOptions) -> Location | None:
-    camera = _CAMERA.match(uri)
+    camera = CAMERA.match(uri)
     if camera:
         device = camera[2] or f"/dev/video{camera[1]}"
         return Location(uri, device, remote=True, live=True, format="v4l2")
-    scheme = _scheme(uri)
-    if scheme in _RTSP:
+    kind = scheme(uri)
+    if kind in RTSP:
         return _rtsp(uri, options)
-    if scheme in _HTTP:
+    if kind in HTTP:
         live = None if is_live(uri) else False
         socket_us = str(round(options.open_s * 1e6))
         return Location(uri, uri, remote=True, live=live, demuxer_options=(("timeout", socket_us),))
-    if scheme not in (None, "file"):
-        near = difflib.get_close_matches(scheme or "", _SCHEMES, 1)
+    if kind not in (None, "file"):
+        near = difflib.get_close_matches(kind or "", SCHEMES, 1)
         raise ConfigError(
-            f"{redact(uri)}: unknown scheme {scheme!r}; "
-            + (f"did you mean {near[0]}: ?" if near else f"one of {', '.join(_SCHEMES)}")
+            f"{redact(uri)}: unknown scheme {kind!r}; "
+            + (f"did you mean {near[0]}: ?" if near else f"one of {', '.join(SCHEMES)}")
         )
     return None
 
@@ -119,7 +101,7 @@ def _rtsp(uri: str, options: SourceOptions) -> Location:
 
 
 def _local(uri: str, options: SourceOptions) -> Source:
-    path = Path(unquote(urlsplit(uri).path) if _scheme(uri) == "file" else uri).expanduser()
+    path = Path(unquote(urlsplit(uri).path) if scheme(uri) == "file" else uri).expanduser()
     if path.is_dir() or (_WILDCARDS.search(path.name) and not path.exists()):
         return ImageSource(path, fps=options.fps)
     _require(path, uri)

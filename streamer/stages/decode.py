@@ -31,10 +31,11 @@ from streamer.messages import (
     Skipped,
 )
 from streamer.sources.base import FrameTimes, Source, SourceInfo
-from streamer.sources.options import DecodeStatistics
+from streamer.sources.options import DecodeStatistics, SourceOptions
 from streamer.sources.reader import Down, Ended, Event, Failed, SourceReader, Up
 from streamer.sources.redact import redact
 from streamer.sources.restamp import RestampedFrame
+from streamer.sources.scheme import is_live
 from streamer.sources.uri import open_source
 from streamer.stage import Stage, StageStart
 
@@ -56,10 +57,16 @@ class Decode(Stage):
     def __init__(self, start: StageStart) -> None:
         super().__init__(start)
         self._live = start.live[self.camera]
-        self._uri = start.config.cameras[self.camera].source
+        self._camera = start.config.cameras[self.camera]
         self._ledger = self.ledger()
         self._source: Source | None = None
-        self._reader = SourceReader(self._make_source)
+        self._reader = SourceReader(
+            self._make_source,
+            open_deadline_s=self._camera.open_s,
+            first_frame_deadline_s=self._camera.first_frame_s,
+            frame_deadline_s=self._camera.frame_s,
+            reconnect=is_live(self._camera.source),
+        )
         self._thread = threading.Thread(target=self._read, name="reader", daemon=True)
         self._out: deque[tuple[Lease, FrameInfo] | Event | PoolRequest | Exception | None] = deque()
         """What the thread has for us, in order; None is the end."""
@@ -223,7 +230,13 @@ class Decode(Stage):
     # The reading thread.
 
     def _make_source(self) -> Source:
-        self._source = open_source(self._uri, paced=self._live)
+        options = SourceOptions(
+            open_s=self._camera.open_s,
+            first_frame_s=self._camera.first_frame_s,
+            read_s=self._camera.frame_s,
+            hwaccel=self._camera.hwaccel,
+        )
+        self._source = open_source(self._camera.source, paced=self._live, options=options)
         return self._source
 
     def _read(self) -> None:

@@ -162,6 +162,7 @@ class Encode(Stage):
             return
         finally:
             self.inbox.done(joined.item.producer, joined.item.number)
+        lost_before = self._frames_lost()
         for output, canvas in zip(list(self._outputs), canvases, strict=True):
             if self._camera.overlay:
                 self._painter.paint(canvas.planes, info)
@@ -170,8 +171,16 @@ class Encode(Stage):
             except SinkError as error:
                 self._give_up(output, error)
         if self._outputs:
-            self.counters["frames"] += 1
+            lost = self._frames_lost() - lost_before
+            self.counters["frames"] += 1 - lost
             self.counters["last_ns"] = time.monotonic_ns()
+            if lost:
+                self.dropped[self.camera]["not_written"] += lost
+
+    def _frames_lost(self) -> int:
+        return sum(
+            output.frames_lost for output in self._outputs if isinstance(output, SegmentRecorder)
+        )
 
     def _open(self, first: FrameInfo) -> None:
         self._opened = True
@@ -206,7 +215,15 @@ class Encode(Stage):
         folder = self.config.record_folder(self.camera)
         if folder:
             segment_s = self.config.record.segment_s
-            outputs.append(SegmentRecorder(Path(folder), self.camera, options, segment_s=segment_s))
+            outputs.append(
+                SegmentRecorder(
+                    Path(folder),
+                    self.camera,
+                    options,
+                    segment_s=segment_s,
+                    min_free_mb=self.config.record.min_free_mb,
+                )
+            )
         return outputs
 
     def _give_up(self, output: Recording, error: SinkError) -> None:
@@ -230,6 +247,10 @@ class Encode(Stage):
             self.notice(kind, self.camera, **fields)
             if kind in ("recording.failed", "recording.changed"):
                 log.warning("%s: %s", fields["path"], fields["message"])
+            if isinstance(notice, RecordingFailed):
+                self.error = SinkError(notice.message)
+            elif isinstance(notice, RecordingResumed):
+                self.error = None
 
 
 class Painter:

@@ -126,10 +126,11 @@ NAMED: dict[str, TrackerOptions] = {
     "default": replace(
         _BYTETRACK,
         low_s=0.2,
+        lost_s=2.5,
         buffer=0.1,
         share_rows=True,
-        coast_s=0.3,
-        coast_share=0.6,
+        coast_s=0.15,
+        coast_share=0.5,
         preview_probability=0.8,
         adapt_noise=True,
         camera_motion=True,
