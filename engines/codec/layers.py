@@ -97,7 +97,7 @@ class DepthBlock(nn.Module):  # type: ignore[misc]
         self.narrow = nn.Conv2d(2 * channels, channels, 1)
         for last in (self.leave, self.narrow):  # starts close to the identity
             nn.init.zeros_(last.bias)
-            last.weight.data.mul_(0.1)
+            last.weight.data.mul_(0.05)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""

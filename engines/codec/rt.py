@@ -26,16 +26,19 @@ from engines.codec.layers import (
     ste_round,
     uniform_noise_like,
 )
+from engines.codec.transforms import block_basis, quad_basis
 
 QUALITIES = 64
-LAMBDA_LOW, LAMBDA_HIGH = 0.0008, 0.2
+LAMBDA_LOW, LAMBDA_HIGH = 0.003, 0.8
 SCALE_LOW, SCALE_HIGH, SCALE_LEVELS = 0.04, 64.0, 64
 Z_LIMIT = 15
 MAGNITUDE_LIMIT = 15
 HIDDEN_LIMIT = 255
 FIXED_POINT = 64
-MEMORY_LIMIT = 8.0
+MEMORY_LIMIT = 32.0
 """Far above what a trained memory reaches; a sum over frames can't run away."""
+START_NOISE = 0.05
+"""Of the usual random weights, beside the fixed transforms that training starts from."""
 PICTURE_CHANNELS = 96
 """An 8x8 luma block and its two 4x4 chroma blocks."""
 
@@ -65,7 +68,7 @@ class RtConfig:
 NANO = RtConfig(
     name="rt-nano",
     channels=128,
-    latents=96,
+    latents=256,
     hyper=32,
     prior=96,
     analysis_blocks=2,
@@ -76,7 +79,7 @@ NANO = RtConfig(
 SMALL = RtConfig(
     name="rt-small",
     channels=192,
-    latents=128,
+    latents=256,
     hyper=32,
     prior=128,
     analysis_blocks=4,
@@ -163,10 +166,17 @@ class IntegerHyper(nn.Module):  # type: ignore[misc]
             nn.Parameter(torch.randn(config.hidden, 2 * config.latents) * 0.2) if temporal else None
         )
         self.hidden_bias = nn.Parameter(torch.full((config.hidden,), 8.0))
-        self.to_index = nn.Parameter(torch.randn(config.latents, config.hidden) * 0.1)
+        self.to_index = nn.Parameter(torch.randn(config.latents, config.hidden) * 0.02)
         self.index_bias = QualityBank(
             QUALITIES, config.latents, knots=config.knots, low=12.0, high=36.0
         )
+
+    def start_at(self, scales: Tensor) -> None:
+        """Let the bias alone give these scales (qualities, latents), at the knots."""
+        step = math.log(SCALE_HIGH / SCALE_LOW) / (SCALE_LEVELS - 1)
+        index = torch.log(scales / SCALE_LOW).clamp_min(0) / step
+        positions = torch.linspace(0, QUALITIES - 1, len(self.index_bias.log_gains))
+        self.index_bias.log_gains.data.copy_(index[positions.round().long()])
 
     def integers(self) -> dict[str, Tensor]:
         """All weights times 64, rounded: what the model file holds."""
@@ -209,10 +219,12 @@ class IntegerHyper(nn.Module):  # type: ignore[misc]
 class FrameCodec(nn.Module):  # type: ignore[misc]
     """One frame to q and z and back to features; with a context (inter) or without (intra).
 
-    blocks ─ 1x1 ─ g_a ─ conv3 s2 ─ gain ─ y ──────────(y - mu)─ round ─> q ─(q + mu)─ y_hat
-               context ┘                   └─ h_a ─ round ─> z ┐                 │
-                     └─ conv3 s2 ─ temporal prior ──────────── + ─ h_s ─> mu     │
-               context ─────────────────────────── + ─ g_s ─ 1x1 ─ up x2 ─ gain ─┘ ──> features
+    blocks ─ 1x1 ─ g_a ─ conv2 s2 ─┬─ gain ─ y ───────(y - mu)─ round ─> q ─(q + mu)─ y_hat
+               context ┘           └─ h_a ─ round ─> z ─ h_s ┐                │
+                     └─ conv2 s2 ─ temporal prior ────────── + ─ gain ─> mu   │
+               context ───────────────────── + ─ g_s ─ 1x1 ─ up x2 ─ gain ────┘ ──> features
+
+    The first half of y has its mean from z and the context, the second half from the first too.
     """
 
     def __init__(self, config: RtConfig, *, inter: bool) -> None:
@@ -220,14 +232,16 @@ class FrameCodec(nn.Module):  # type: ignore[misc]
         n, m, p = config.channels, config.latents, config.prior
         extra = n if inter else 0
         self.inter = inter
+        self.half = m // 2
         self.enter = nn.Conv2d(PICTURE_CHANNELS + extra, n, 1)
         self.g_a = nn.Sequential(*(DepthBlock(n) for _ in range(config.analysis_blocks)))
-        self.to_y = nn.Conv2d(n, m, 3, 2, 1)
-        self.encoder_gain = QualityBank(QUALITIES, m, knots=config.knots, low=0.0, high=2.65)
-        self.decoder_gain = QualityBank(QUALITIES, m, knots=config.knots, low=0.0, high=-2.65)
-        self.temporal_prior = nn.Conv2d(n, p, 3, 2, 1) if inter else None
+        self.to_y = nn.Conv2d(n, m, 2, 2)
+        low, high = (math.log(_start_gain(v)) for v in (LAMBDA_LOW, LAMBDA_HIGH))
+        self.encoder_gain = QualityBank(QUALITIES, m, knots=config.knots, low=low, high=high)
+        self.decoder_gain = QualityBank(QUALITIES, m, knots=config.knots, low=-low, high=-high)
+        self.temporal_prior = nn.Conv2d(n, p, 2, 2) if inter else None
         self.h_a = nn.Sequential(
-            nn.Conv2d(m + (p if inter else 0), p, 3, 2, 1),
+            nn.Conv2d(m + (p if inter else 0), p, 2, 2),
             nn.LeakyReLU(0.1),
             nn.Conv2d(p, config.hyper, 3, 2, 1),
         )
@@ -235,32 +249,58 @@ class FrameCodec(nn.Module):  # type: ignore[misc]
         self.h_s_scales = IntegerHyper(config, temporal=inter)
         self.h_s_up = nn.Conv2d(config.hyper, 16 * p, 1)
         self.h_s = nn.Sequential(DepthBlock(p), nn.LeakyReLU(0.1))
-        self.first_mean = nn.Conv2d(p, m // 2, 1)
+        self.first_mean = nn.Conv2d(p, self.half, 1)
         self.second_mean = nn.Sequential(
-            nn.Conv2d(p + m // 2, p, 1), nn.LeakyReLU(0.1), nn.Conv2d(p, m - m // 2, 1)
+            nn.Conv2d(p + self.half, p, 1), nn.LeakyReLU(0.1), nn.Conv2d(p, m - self.half, 1)
         )
         self.up = nn.Conv2d(m, 4 * n, 1)
         self.merge = nn.Conv2d(n + extra, n, 1)
         self.g_s = nn.Sequential(*(DepthBlock(n) for _ in range(config.synthesis_blocks)))
-        self.half = m // 2
+        self._start_as_transform_codec(config)
 
-    def analyse(self, blocks: Tensor, context: Tensor | None, quality: Tensor) -> Tensor:
-        """y of a picture: (B, latents, H/16, W/16), in units of the quantiser step."""
+    def _start_as_transform_codec(self, config: RtConfig) -> None:
+        """Cosine transforms in and out; between frames, of the difference to the context."""
+        n = config.channels
+        blocks = block_basis()
+        known = min(n, PICTURE_CHANNELS)
+        quads = quad_basis(blocks, n, config.latents)
+        identity = torch.eye(n)
+        with torch.no_grad():
+            enter = self.enter.weight[:, :, 0, 0].mul_(START_NOISE)
+            enter[:known, :PICTURE_CHANNELS] += blocks.rows[:known]
+            self.to_y.weight.mul_(START_NOISE).add_(quads.rows)
+            inverse = quads.rows.permute(1, 2, 3, 0).flatten(0, 2)
+            self.up.weight.mul_(START_NOISE)[:, :, 0, 0].add_(inverse)
+            merge = self.merge.weight[:, :, 0, 0].mul_(START_NOISE)
+            merge[:, :n] += identity
+            if self.inter:
+                enter[:known, PICTURE_CHANNELS:] -= identity[:known]
+            for last in (self.first_mean, self.second_mean[-1]):
+                last.weight.mul_(START_NOISE)
+                last.bias.zero_()
+            for layer in (self.enter, self.to_y, self.up, self.merge):
+                layer.bias.zero_()
+            spread = (0.4 if self.inter else 1.0) * 3 / (1 + quads.fineness) ** 1.5
+            self.h_s_scales.start_at(self.encoder_gain.table().exp() * spread)
+
+    def analyse(self, blocks: Tensor, context: Tensor | None) -> Tensor:
+        """y of a picture before its gain: (B, latents, H/16, W/16)."""
         both = blocks if context is None else torch.cat((blocks, context), 1)
-        return self.to_y(self.g_a(self.enter(both))) * self.encoder_gain(quality)
+        return self.to_y(self.g_a(self.enter(both)))
 
     def hyper_analyse(self, y: Tensor, prior: Tensor | None) -> Tensor:
         """z before rounding: (B, hyper, H/64, W/64)."""
-        return self.h_a(y if prior is None else torch.cat((y, prior), 1))
+        bounded = 4 * y / (1 + y.abs())
+        return self.h_a(bounded if prior is None else torch.cat((bounded, prior), 1))
 
     def prior_features(self, z_hat: Tensor, prior: Tensor | None) -> Tensor:
         """What both means are computed from: (B, prior, H/16, W/16)."""
         features = F.pixel_shuffle(self.h_s_up(z_hat), 4)
         return self.h_s(features if prior is None else features + prior)
 
-    def synthesise(self, y_hat: Tensor, context: Tensor | None, quality: Tensor) -> Tensor:
+    def synthesise(self, y_hat: Tensor, context: Tensor | None) -> Tensor:
         """Features of the decoded picture: (B, channels, H/8, W/8)."""
-        features = F.pixel_shuffle(self.up(y_hat * self.decoder_gain(quality)), 2)
+        features = F.pixel_shuffle(self.up(y_hat), 2)
         if context is None:
             out = self.g_s(self.merge(features))
         else:
@@ -271,23 +311,30 @@ class FrameCodec(nn.Module):  # type: ignore[misc]
         self, blocks: Tensor, context: Tensor | None, quality: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Integers q and z, and the features a decoder makes of them."""
+        (gain_a, gain_b), (back_a, back_b) = self._gains(quality)
         prior = None if self.temporal_prior is None else self.temporal_prior(context)
-        y = self.analyse(blocks, context, quality)
+        y = self.analyse(blocks, context)
         z = torch.round(self.hyper_analyse(y, prior)).clamp(-Z_LIMIT, Z_LIMIT)
         features = self.prior_features(z, prior)
-        q_a, y_a = _quantise(y[:, : self.half], self.first_mean(features))
-        mean_b = self.second_mean(torch.cat((features, y_a), 1))
-        q_b, y_b = _quantise(y[:, self.half :], mean_b)
-        out = self.synthesise(torch.cat((y_a, y_b), 1), context, quality)
+        mean_a = self.first_mean(features) * gain_a
+        q_a = torch.round(y[:, : self.half] * gain_a - mean_a)
+        y_a = (q_a + mean_a) * back_a
+        mean_b = self.second_mean(torch.cat((features, y_a), 1)) * gain_b
+        q_b = torch.round(y[:, self.half :] * gain_b - mean_b)
+        y_b = (q_b + mean_b) * back_b
+        out = self.synthesise(torch.cat((y_a, y_b), 1), context)
         return torch.cat((q_a, q_b), 1), z, out
 
     def decode(self, q: Tensor, z: Tensor, context: Tensor | None, quality: Tensor) -> Tensor:
         """Features of the decoded picture from its integers."""
+        (gain_a, gain_b), (back_a, back_b) = self._gains(quality)
         prior = None if self.temporal_prior is None else self.temporal_prior(context)
         features = self.prior_features(z, prior)
-        y_a = q[:, : self.half] + self.first_mean(features)
-        y_b = q[:, self.half :] + self.second_mean(torch.cat((features, y_a), 1))
-        return self.synthesise(torch.cat((y_a, y_b), 1), context, quality)
+        mean_a = self.first_mean(features) * gain_a
+        y_a = (q[:, : self.half] + mean_a) * back_a
+        mean_b = self.second_mean(torch.cat((features, y_a), 1)) * gain_b
+        y_b = (q[:, self.half :] + mean_b) * back_b
+        return self.synthesise(torch.cat((y_a, y_b), 1), context)
 
     def forward(
         self,
@@ -300,16 +347,19 @@ class FrameCodec(nn.Module):  # type: ignore[misc]
 
         In training the rate sees uniform noise where the picture sees rounding.
         """
+        (gain_a, gain_b), (back_a, back_b) = self._gains(quality)
         prior = None if self.temporal_prior is None else self.temporal_prior(context)
-        y = self.analyse(blocks, context, quality).float()
+        y = self.analyse(blocks, context).float()
         z = self.hyper_analyse(y, prior).float()
         z_hat = ste_round(z).clamp(-Z_LIMIT, Z_LIMIT)
         features = self.prior_features(z_hat, prior)
-        mean_a = self.first_mean(features).float()
-        q_a = ste_round(y[:, : self.half] - mean_a)
-        mean_b = self.second_mean(torch.cat((features, q_a + mean_a), 1)).float()
-        mean = torch.cat((mean_a, mean_b), 1)
-        residual = y - mean
+        mean_a = self.first_mean(features).float() * gain_a
+        residual_a = y[:, : self.half] * gain_a - mean_a
+        y_a = (ste_round(residual_a) + mean_a) * back_a
+        mean_b = self.second_mean(torch.cat((features, y_a), 1)).float() * gain_b
+        residual_b = y[:, self.half :] * gain_b - mean_b
+        y_b = (ste_round(residual_b) + mean_b) * back_b
+        residual = torch.cat((residual_a, residual_b), 1)
         q = ste_round(residual)
         with torch.autocast(blocks.device.type, enabled=False):
             index = self.h_s_scales(z_hat, magnitudes, quality)
@@ -320,12 +370,17 @@ class FrameCodec(nn.Module):  # type: ignore[misc]
             )
             bits = laplace_bits(rate_q, scale_of(index)).sum((1, 2, 3))
             bits = bits + self.density.bits(rate_z).sum((1, 2, 3))
-        return q, z_hat, index, bits, self.synthesise(q + mean, context, quality)
+        return q, z_hat, index, bits, self.synthesise(torch.cat((y_a, y_b), 1), context)
+
+    def _gains(self, quality: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        gain, back = self.encoder_gain(quality), self.decoder_gain(quality)
+        half = self.half
+        return (gain[:, :half], gain[:, half:]), (back[:, :half], back[:, half:])
 
 
-def _quantise(y: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-    q = torch.round(y - mean)
-    return q, q + mean
+def _start_gain(lagrangian_: float) -> float:
+    """128 over the best quantiser step at high rates: dD/dR = -1/lambda with D = step^2 / 12."""
+    return 128 / math.sqrt(6 / math.log(2) / 0.75 / lagrangian_)
 
 
 class RtCodec(nn.Module):  # type: ignore[misc]
@@ -348,6 +403,12 @@ class RtCodec(nn.Module):  # type: ignore[misc]
         self.leave = nn.Conv2d(n, PICTURE_CHANNELS, 1)
         self.embed_enter = nn.Conv2d(PICTURE_CHANNELS, n, 1)
         self.embed_block = DepthBlock(n)
+        basis = block_basis().rows[: min(n, PICTURE_CHANNELS)]
+        with torch.no_grad():
+            self.leave.bias.zero_()
+            self.embed_enter.bias.zero_()
+            self.leave.weight.mul_(START_NOISE)[:, : len(basis), 0, 0].add_(basis.T)
+            self.embed_enter.weight.mul_(START_NOISE)[: len(basis), :, 0, 0].add_(basis)
 
     def head(self, memory: Tensor) -> Tensor:
         """The decoded picture in blocks."""

@@ -17,7 +17,7 @@ from engines.codec.rt import RtCodec, RtConfig
 TINY = RtConfig(
     name="rt-tiny",
     channels=16,
-    latents=10,
+    latents=20,
     hyper=4,
     prior=8,
     analysis_blocks=1,
