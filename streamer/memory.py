@@ -26,21 +26,34 @@ def slot_bytes(width: int, height: int) -> int:
     return -(-(HEADER_BYTES + picture_bytes(width, height)) // _PAGE) * _PAGE
 
 
-def memory_available_bytes() -> int:
-    """What this machine can still give: MemAvailable, or less where a control group limits us."""
-    available = 0
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            available = int(line.split()[1]) * 1024
-    group = Path("/sys/fs/cgroup")
+def memory_available_bytes(
+    proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")
+) -> int:
+    """What this process can still get: MemAvailable, or less where a control group limits us."""
+    fields = (proc / "meminfo").read_text().split()
+    available: float = int(fields[fields.index("MemAvailable:") + 1]) * 1024
+    for line in (proc / "self" / "cgroup").read_text().splitlines():
+        _, controllers, place = line.split(":", 2)
+        if not controllers:  # version 2
+            top, names = groups, ("memory.max", "memory.current")
+        elif controllers == "memory":  # version 1
+            top, names = groups / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        else:
+            continue
+        group = top / place.strip("/")
+        for level in (group, *group.parents):  # every level may limit
+            available = min(available, _room_bytes(level, *names))
+    return int(available)
+
+
+def _room_bytes(group: Path, limit: str, used: str) -> float:
     try:
-        limit = (group / "memory.max").read_text().strip()
-        if limit != "max":
-            used = int((group / "memory.current").read_text())
-            available = min(available, max(0, int(limit) - used))
+        text = (group / limit).read_text().strip()
+        if text == "max":
+            return float("inf")
+        return max(0, int(text) - int((group / used).read_text()))
     except OSError:
-        pass  # no control group of version 2: only the machine's own limit counts
-    return available
+        return float("inf")  # this level sets no limit
 
 
 def allocate(name: str, size_bytes: int, *, reserve_bytes: int = 64 << 20) -> int:
