@@ -28,7 +28,7 @@ def arrays(rows: list) -> Detections:
 
 
 @pytest.mark.parametrize("name", ["default", "sort", "bytetrack", "ocsort", "botsort"])
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(frames=st.lists(FRAME, min_size=1, max_size=12))
 def test_any_detections_give_sound_tracks(name, frames):
     tracker = make_tracker(name, class_groups=[[1, 2]], lost_s=2.0)
@@ -55,7 +55,7 @@ def test_any_detections_give_sound_tracks(name, frames):
         alive = ids
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=80, deadline=None, derandomize=True)
 @given(
     rows=st.integers(0, 5),
     columns=st.integers(0, 5),
