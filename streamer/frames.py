@@ -42,6 +42,7 @@ class Lease:
     def hold(self) -> None:
         """Count one more holder."""
         with self.pool.changed:
+            assert self.holders >= 1
             self.holders += 1
 
     def release(self) -> None:
@@ -137,21 +138,23 @@ class PoolReader:
                     f"{len(inline)} bytes of pixels; dropped"
                 )
             return Planes.from_buffer(inline, info.width, info.height)
-        self.check(frame)
+        pool = self._checked_pool(frame)
         offset = frame.slot * slot_bytes(info.width, info.height) + HEADER_BYTES
-        pool = self._pools[info.camera][info.epoch]
         return Planes.from_buffer(pool.buffer, info.width, info.height, offset=offset)
 
     def check(self, frame: Frame, inline: memoryview | None = None) -> None:
         """Raise StaleFrame unless the slot still holds this very frame; inline pixels stay."""
-        if inline is not None:
-            return
+        if inline is None:
+            self._checked_pool(frame)
+
+    def _checked_pool(self, frame: Frame) -> SharedMemory:
         info = frame.info
         start = frame.slot * slot_bytes(info.width, info.height)
         expected = (_MAGIC, frame.generation, info.epoch, info.width, info.height, info.seq)
         try:
-            header = _HEADER.unpack_from(self._open(frame).buffer, start)
-        except (OSError, struct.error) as error:
+            pool = self._open(frame)
+            header = _HEADER.unpack_from(pool.buffer, start)
+        except (OSError, ValueError, struct.error) as error:  # the number may be another file's
             raise StaleFrame(
                 f"{info.camera}: the pool of frame {info.seq} is gone: {error}"
             ) from error
@@ -160,12 +163,14 @@ class PoolReader:
                 f"{info.camera}: slot {frame.slot} was frame {info.seq} (generation "
                 f"{frame.generation}), now holds generation {header[1]}; dropped"
             )
+        return pool
 
     def _open(self, frame: Frame) -> SharedMemory:
         info = frame.info
         pools = self._pools.setdefault(info.camera, {})
-        if info.epoch not in pools:
-            pools[info.epoch] = SharedMemory(self._owner_pid, frame.pool_fd)
+        pool = pools.get(info.epoch)
+        if pool is None:
+            pool = pools[info.epoch] = SharedMemory(self._owner_pid, frame.pool_fd)
             for old in sorted(pools)[: -self.KEEP]:
                 del pools[old]
-        return pools[info.epoch]
+        return pool

@@ -7,9 +7,10 @@ a second part. Tags carry a version; a peer of another version is told apart, ne
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from streamer.errors import MessageError
 
@@ -29,11 +30,11 @@ class FrameInfo(msgspec.Struct, frozen=True, array_like=True):
     """Frame number, unique and rising per camera for the whole run, also across restarts."""
     epoch: int
     """Rises when the geometry changes or decoding starts anew; nothing is compared across it."""
-    width: int
-    height: int
+    width: Annotated[int, Meta(ge=1)]
+    height: Annotated[int, Meta(ge=1)]
     pts: int
     """Media time in units of time_base; rises strictly within a run."""
-    time_base: tuple[int, int]
+    time_base: tuple[Annotated[int, Meta(ge=1)], Annotated[int, Meta(ge=1)]]
     """Numerator and denominator, in seconds."""
     capture_ns: int
     """Wall clock of capture, ns since 1970 UTC."""
@@ -57,7 +58,7 @@ class Frame(msgspec.Struct, frozen=True, array_like=True, tag="frame/1"):
     info: FrameInfo
     pool_fd: int
     """Descriptor number of the pool in the supervisor's table; -1 if the planes follow inline."""
-    slot: int
+    slot: Annotated[int, Meta(ge=0)]
     generation: int
     """What the slot's header must say while this descriptor is valid."""
 
@@ -87,7 +88,7 @@ class Tracks(msgspec.Struct, frozen=True, array_like=True, tag="tracks/1"):
     boxes: bytes
     """(M, 4) float32 xyxy px."""
     velocities: bytes
-    """(M, 4) float32, px/s of each box side."""
+    """(M, 2) float32, px/s of the box's centre."""
     scores: bytes
     """(M,) float32."""
     classes: bytes
@@ -115,7 +116,7 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello/1"):
 
     consumer: str
     incarnation: int
-    credits: int
+    credits: Annotated[int, Meta(ge=1)]
     next_seq: int = -1
     """The first frame that this consumer has not seen yet; -1 if it is new."""
     inline: bool = False
@@ -125,7 +126,8 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello/1"):
 class Item(msgspec.Struct, frozen=True, array_like=True, tag="item/1"):
     """producer -> consumer: one message with its number on this edge."""
 
-    number: int
+    number: Annotated[int, Meta(ge=0)]
+    """From 1; 0 if it takes no credit and is not given back."""
     body: Frame | Detections | Tracks | Skipped | EndOfStream
 
 

@@ -16,6 +16,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 LAST_WORDS_MS = 500
 """How long what was said before a close may take to leave."""
+_NUMBERS = 1 << 40
+"""More items than one connection carries in a lifetime."""
 MAX_ITEM_BYTES = 256 << 20
 """Larger parts are refused by the socket itself; one 8K frame that travels inline is 50 MB."""
 
@@ -68,7 +71,7 @@ def make_socket(context: zmq.Context[zmq.Socket[bytes]], kind: int) -> zmq.Socke
     return socket
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Parcel:
     """One item between `send` and Done."""
 
@@ -94,6 +97,8 @@ class _Edge:
 
     policy: EdgePolicy
     identity: bytes = b""
+    turn: tuple[int, int] = (-1, -1)
+    """Incarnation and connection that said Hello last."""
     credits: int = 0
     inline: bool = False
     gone: bool = False
@@ -107,6 +112,10 @@ class _Edge:
     pending: deque[_Parcel] = field(default_factory=deque)
     flying: dict[int, _Parcel] = field(default_factory=dict)
     dropped: Counter[str] = field(default_factory=Counter)
+
+    def waits(self, parcel: _Parcel) -> bool:
+        """True if this item of a dead consumer is for its successor."""
+        return self.policy.redeliver or isinstance(parcel.body, EndOfStream)
 
 
 OnDrop = Callable[[str, Body, str], None]
@@ -160,9 +169,7 @@ class Outbox:
         Raises:
             QueueClosed: after close.
         """
-        if self.socket.closed:
-            raise QueueClosed(f"send to {consumer}: this outbox was closed")
-        edge = self._edges[consumer]
+        edge = self._open_edge(consumer)
         edge.number += 1
         parcel = _Parcel(edge.number, body, lease, then)
         if edge.gone:
@@ -172,15 +179,18 @@ class Outbox:
             lease.hold()
         edge.pending.append(parcel)
         self._flush(consumer, edge)
-        if edge.policy.policy == "drop_oldest" and len(edge.pending) > edge.policy.size:
-            self._drop_oldest(consumer, edge)
+        self._trim(consumer, edge)
         edge.peak_pending = max(edge.peak_pending, len(edge.pending))
 
     def tell(self, consumer: str, body: Body) -> None:
-        """Send a word that takes no credit and needs no answer; lost if the consumer is away."""
-        edge = self._edges[consumer]
+        """Send a word that takes no credit and needs no answer; lost if the consumer is away.
+
+        Raises:
+            QueueClosed: after close.
+        """
+        edge = self._open_edge(consumer)
         if edge.identity:
-            self._transmit(consumer, edge, [edge.identity, encode(Item(0, body))])
+            self._transmit(consumer, edge, [encode(Item(0, body))])
 
     def receive(self) -> None:
         """Take in all that consumers have said; call when the socket is readable."""
@@ -201,11 +211,14 @@ class Outbox:
                 self._hello(identity, message)
             elif isinstance(message, Done):
                 self._done(identity, message)
+            else:
+                self.malformed += 1
 
     def lost(self, consumer: str, *, final: bool = False) -> None:
         """The supervisor says that this consumer died: take back what it held.
 
-        With policy `redeliver` its items wait for the successor, unless `final`.
+        With policy `redeliver` its items wait for the successor, unless `final`; the end of a
+        stream waits in any case.
         """
         edge = self._edges.get(consumer)
         if edge is None:
@@ -218,11 +231,12 @@ class Outbox:
         if final:
             returned += edge.pending
             edge.pending.clear()
-        if final or not edge.policy.redeliver:
-            for parcel in returned:
+        keep = [parcel for parcel in returned if not final and edge.waits(parcel)]
+        edge.pending.extendleft(reversed(keep))
+        for parcel in returned:
+            if parcel not in keep:
                 self._drop(consumer, edge, parcel, "failed" if final else "died")
-        else:
-            edge.pending.extendleft(reversed(returned))
+        self._trim(consumer, edge)
 
     def pending(self, consumer: str) -> int:
         """Items that wait for a credit."""
@@ -262,10 +276,16 @@ class Outbox:
             edge.flying.clear()
         self.socket.close()
 
+    def _open_edge(self, consumer: str) -> _Edge:
+        if self.socket.closed:
+            raise QueueClosed(f"send to {consumer}: this outbox was closed")
+        return self._edges[consumer]
+
     def _hello(self, identity: bytes, hello: Hello) -> None:
+        name, turn = _who(identity)
         edge = self._edges.get(hello.consumer)
-        if edge is None or edge.gone:
-            self.malformed += 1
+        if edge is None or edge.gone or name != hello.consumer or turn <= edge.turn:
+            self.malformed += 1  # a stranger, one that was given up, or an older connection
             return
         self.lost(hello.consumer)  # what an older connection held, if the supervisor was slower
         edge.ever = True
@@ -279,11 +299,12 @@ class Outbox:
             edge.pending.remove(parcel)
             parcel.sent()
             parcel.release()
-        edge.identity, edge.credits, edge.inline = identity, hello.credits, hello.inline
+        edge.identity, edge.turn = identity, turn
+        edge.credits, edge.inline = hello.credits, hello.inline
         self._flush(hello.consumer, edge)
 
     def _done(self, identity: bytes, done: Done) -> None:
-        consumer = identity.decode(errors="replace").rpartition("#")[0]
+        consumer = _who(identity)[0]
         edge = self._edges.get(consumer)
         if edge is None or edge.identity != identity:
             return  # an older incarnation
@@ -297,16 +318,9 @@ class Outbox:
         self._flush(consumer, edge)
 
     def _flush(self, consumer: str, edge: _Edge) -> None:
-        while edge.credits and edge.pending and edge.identity:
+        while edge.credits > 0 and edge.pending and edge.identity:
             parcel = edge.pending[0]
-            parts: list[bytes | memoryview] = [
-                edge.identity,
-                encode(Item(parcel.number, parcel.body)),
-            ]
-            if edge.inline and isinstance(parcel.body, Frame):
-                assert parcel.lease is not None
-                parts.append(parcel.lease.pixels)
-            if not self._transmit(consumer, edge, parts):
+            if not self._transmit(consumer, edge, _parts(parcel, inline=edge.inline)):
                 return
             edge.pending.popleft()
             edge.credits -= 1
@@ -316,21 +330,25 @@ class Outbox:
 
     def _transmit(self, consumer: str, edge: _Edge, parts: list[bytes | memoryview]) -> bool:
         try:
-            self.socket.send_multipart(parts, zmq.NOBLOCK)
+            self.socket.send_multipart([edge.identity, *parts], zmq.NOBLOCK)
+        except zmq.Again:
+            return False  # it hangs behind more words than fit; the supervisor sees that, too
         except zmq.ZMQError as error:
-            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+            if error.errno != zmq.EHOSTUNREACH:
                 raise PeerLost(f"send to {consumer}: {error}") from error
             edge.identity = b""  # it died; the supervisor or a new Hello says what next
             return False
         return True
 
-    def _drop_oldest(self, consumer: str, edge: _Edge) -> None:
-        """Drop the oldest item that waits; the end of a stream is never dropped."""
-        for index, parcel in enumerate(edge.pending):
-            if not isinstance(parcel.body, EndOfStream):
-                del edge.pending[index]
-                self._drop(consumer, edge, parcel, "busy" if edge.identity else "down")
-                return
+    def _trim(self, consumer: str, edge: _Edge) -> None:
+        """drop_oldest: let the newest `size` items wait; the end of a stream is never dropped."""
+        excess = len(edge.pending) - edge.policy.size
+        if edge.policy.policy == "block" or excess <= 0:
+            return
+        frames = (parcel for parcel in edge.pending if not isinstance(parcel.body, EndOfStream))
+        for parcel in list(islice(frames, excess)):
+            edge.pending.remove(parcel)
+            self._drop(consumer, edge, parcel, "busy" if edge.identity else "down")
 
     def _drop(
         self, consumer: str, edge: _Edge, parcel: _Parcel, why: str, *, held: bool = True
@@ -343,11 +361,31 @@ class Outbox:
         self._on_drop(consumer, parcel.body, cause)
 
 
+def _who(identity: bytes) -> tuple[str, tuple[int, int]]:
+    """Name, incarnation and connection, as an Inbox gives them; no name for a stranger."""
+    name, _, turn = identity.decode(errors="replace").rpartition("#")
+    incarnation, _, connection = turn.partition(".")
+    if not (incarnation.isdecimal() and connection.isdecimal()):
+        return "", (0, 0)
+    return name, (int(incarnation), int(connection))
+
+
+def _parts(parcel: _Parcel, *, inline: bool) -> list[bytes | memoryview]:
+    """An item on the wire, followed by its pixels where the consumer can't reach our memory."""
+    body = parcel.body
+    if not inline or not isinstance(body, Frame):
+        return [encode(Item(parcel.number, body))]
+    assert parcel.lease is not None
+    body = msgspec.structs.replace(body, pool_fd=-1)
+    return [encode(Item(parcel.number, body)), parcel.lease.pixels]
+
+
 class Received(NamedTuple):
     """One item as its consumer sees it."""
 
     producer: str
     number: int
+    """For Inbox.done; 0 if nothing need be given back."""
     body: Body
     inline: memoryview | None
     """The pixels, where they travelled with the message."""
@@ -379,12 +417,15 @@ class Inbox:
         """First frame not seen yet, by producer; the stage keeps it, Hello carries it."""
         self.malformed = 0
         self._connections = 0
+        self._connection: dict[str, int] = {}
+        """By producer: which of our connections leads to it."""
         self._remote: set[str] = set()
 
     def connect(self, producer: str, endpoint: str) -> zmq.Socket[bytes]:
         """Meet a producer, or its successor; the connection to its predecessor is closed."""
         self.disconnect(producer)
         self._connections += 1
+        self._connection[producer] = self._connections
         socket = make_socket(self._context, zmq.DEALER)
         socket.set(zmq.IDENTITY, f"{self._name}#{self._incarnation}.{self._connections}".encode())
         socket.set(zmq.RECONNECT_IVL, 50)
@@ -423,14 +464,19 @@ class Inbox:
                 self.malformed += 1
                 continue
             if isinstance(item, Item):
-                return Received(producer, item.number, item.body, inline)
+                number = item.number and self._connection[producer] * _NUMBERS + item.number
+                return Received(producer, number, item.body, inline)
             self.malformed += 1
         return None
 
     def done(self, producer: str, number: int) -> None:
-        """Give an item back: its slot may be overwritten from now on."""
+        """Give an item back: its slot may be overwritten from now on.
+
+        Nothing is said to a producer's successor about what it did not send.
+        """
         socket = self.sockets.get(producer)
-        if socket is not None and number:
+        connection, number = divmod(number, _NUMBERS)
+        if socket is not None and number and connection == self._connection[producer]:
             socket.send(encode(Done(number)), zmq.NOBLOCK)
 
     def close(self) -> None:
