@@ -11,7 +11,7 @@ import onnx
 import pytest
 import torch
 
-from engines.detectors import agreement, evaluate, pack, train
+from engines.detectors import agreement, calibrate, evaluate, pack, train
 from engines.detectors.decode import box_iou
 from engines.detectors.examples import Example, Packs, flip, four_in_one, moved, recolour
 from engines.detectors.export import TOLERANCE, export
@@ -387,6 +387,43 @@ def test_exported_network_says_how_to_read_it(exported: tuple[StreetNet, Path]) 
     outputs = detector.engine.infer(detector.prepare_batch(frames))
     one, two = detector.decode_batch(outputs, [(200, 100)] * 2)
     np.testing.assert_array_equal(one.boxes_xyxy, two.boxes_xyxy)
+    detector.close()
+
+
+def test_calibration_finds_the_gain_that_was_hidden() -> None:
+    random = np.random.default_rng(0)
+    logits = random.normal(-1, 2, 20_000)
+    hits = random.random(20_000) < 1 / (1 + np.exp(-(1.7 * logits + 0.6)))
+    gain, offset = calibrate.fit(1 / (1 + np.exp(-logits)), hits)
+    assert gain == pytest.approx(1.7, rel=0.05)
+    assert offset == pytest.approx(0.6, abs=0.06)
+
+
+def test_calibration_is_folded_into_the_network() -> None:
+    net = StreetNet(TINY).eval()
+    planes = torch.randint(0, 256, (1, 3, 64, 96), dtype=torch.uint8)
+    with torch.no_grad():
+        before = net(planes)
+        calibrate.apply(net, 1.7, 0.6)
+        after = net(planes)
+    torch.testing.assert_close(after[..., 4:], before[..., 4:] * 1.7 + 0.6)
+    torch.testing.assert_close(after[..., :4], before[..., :4])
+
+
+def test_outcomes_are_counted_once_for_each_object_and_class(
+    exported: tuple[StreetNet, Path],
+) -> None:
+    detector = Detector.load(exported[1], device="onnxruntime:cpu", score=0.001)
+    example = tiny_example((14, 18, 26, 38))
+    found = detector.decode(
+        detector.engine.infer({"planes": example.picture[None]}), width=96, height=64
+    )
+    scores, hits = calibrate.outcomes(detector, [example, tiny_example()])
+    persons = found.boxes_xyxy[found.classes == PERSON]
+    assert len(hits) == len(scores) >= len(found) > 0
+    assert hits.sum() == agreement.match(persons, example.boxes_xyxy).hits
+    unsure = Example(example.picture, example.boxes_xyxy, example.scores * 0.4)
+    assert not calibrate.outcomes(detector, [unsure])[1].any()
     detector.close()
 
 

@@ -158,16 +158,23 @@ def scenes(detector: Detector, seeds: range, score: float) -> dict[str, object]:
     }
 
 
-def match(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> Tally:
-    """Pair boxes that overlap by half, best scored first, each once."""
-    tally = Tally(0, len(found), len(wanted))
-    if len(wanted):
-        for row in (overlaps := box_iou(found, wanted)):
+def matched(found_xyxy: NDArray[np.float32], wanted_xyxy: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Say which found boxes, best first, overlap a wanted one by half that no better one took."""
+    hits = np.zeros(len(found_xyxy), bool)
+    if len(wanted_xyxy):
+        overlaps = box_iou(found_xyxy, wanted_xyxy)
+        for index, row in enumerate(overlaps):
             best = int(row.argmax())
             if row[best] >= _SAME_IOU:
-                tally.hits += 1
+                hits[index] = True
                 overlaps[:, best] = 0
-    return tally
+    return hits
+
+
+def match(found_xyxy: NDArray[np.float32], wanted_xyxy: NDArray[np.float32]) -> Tally:
+    """Count what two sets of boxes share."""
+    hits = matched(found_xyxy, wanted_xyxy)
+    return Tally(int(hits.sum()), len(found_xyxy), len(wanted_xyxy))
 
 
 def _boxes(detector: Detector, seen: Detections, name: str, score: float) -> NDArray[np.float32]:

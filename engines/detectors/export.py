@@ -2,7 +2,7 @@
 
 Opset 17, free batch axis, uint8 planes in; checked against torch before it is written.
 
-    python -m engines.detectors.export RUN OUT.onnx
+    python -m engines.detectors.export RUN OUT.onnx --calibrate PACKS --on fight,crowd,highway
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ import torch
 from onnx import helper
 from torch import Tensor, nn
 
+from engines.detectors.calibrate import apply, drawn, fit, outcomes
 from engines.detectors.model import StreetNet
+from engines.detectors.runtime import Detector
 from engines.detectors.signature import FAMILY, STREET_CLASSES, STREET_STRIDES
 from engines.detectors.train import load_average
 
@@ -126,8 +128,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--calibrate", type=Path, metavar="PACKS")
+    parser.add_argument("--on", default="", help="packs whose labels say how sure they are")
     options = parser.parse_args(argv)
-    difference = export(load_average(options.run), options.out)
+    net = load_average(options.run)
+    difference = export(net, options.out)
+    if options.calibrate:
+        detector = Detector.load(options.out, device="onnxruntime:cpu", score=0.05)
+        gain, offset = fit(*outcomes(detector, drawn(options.calibrate, options.on.split(","))))
+        detector.close()
+        apply(net, gain, offset)
+        difference = export(net, options.out)
+        sys.stdout.write(f"calibrated: logits * {gain:.3f} + {offset:.3f}\n")
     size = options.out.stat().st_size
     sys.stdout.write(f"{options.out}: {size} bytes, differs from torch by {difference:.1e}\n")
 
