@@ -35,7 +35,7 @@ Scores = dict[str, dict[str, dict[str, float]]]
 def follow(
     tracker: Tracker, sequence: Sequence, motions: list[F64 | None] | None = None
 ) -> tuple[F64, F64, float]:
-    """Shown and confirmed tracks (rows frame, id, corners, class), and mean ms an update, as peer_worker takes it."""
+    """Shown and confirmed tracks (rows frame, id, corners, class), and mean ms an update."""
     shown, counted, spent_s = [], [], []
     for frame, rows in enumerate(sequence.by_frame()):
         detections = Detections(
