@@ -25,6 +25,7 @@ import numpy as np
 
 from engines.codec.base import Codec, Picture, StateT
 from engines.codec.colour import planes_from_bgr
+from engines.codec.dvc_runtime import DvcRuntime
 from engines.codec.metrics import score
 from engines.codec.peers import PEERS, Coded, run_peer
 from engines.codec.player import Player, Recorder
@@ -132,6 +133,8 @@ def _runner(name: str, options: argparse.Namespace) -> tuple[Runner, tuple[int, 
     if name in PEERS:
         peer = PEERS[name]
         return lambda level, pictures, folder: run_peer(peer, level, pictures, folder), peer.levels
+    if name == "dvc":
+        return _dvc_runner(options)
     codec = RtRuntime(
         options.model,
         device=options.device,
@@ -142,6 +145,24 @@ def _runner(name: str, options: argparse.Namespace) -> tuple[Runner, tuple[int, 
     return learned_runner(codec, options.intra_period), RT_QUALITIES
 
 
+def _dvc_runner(options: argparse.Namespace) -> tuple[Runner, tuple[int, ...]]:
+    """One model folder is one level of dvc."""
+    folders = sorted(f for f in options.dvc_models.glob("*") if f.is_dir())
+    if not folders:
+        raise SystemExit(f"{options.dvc_models}: no model folders; make them with dvc_export.py")
+
+    def run(level: int, pictures: list[Picture], folder: Path) -> Coded:
+        codec = DvcRuntime(
+            folders[level],
+            device=options.device,
+            threads=options.threads,
+            precision=options.precision,
+        )
+        return learned_runner(codec, options.intra_period)(0, pictures, folder)
+
+    return run, tuple(range(len(folders)))
+
+
 def main() -> None:
     """Measure the asked-for codecs and print a table and one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -150,15 +171,18 @@ def main() -> None:
     parser.add_argument("--codecs", default="rt,x264,x264intra,mjpeg")
     parser.add_argument("--count", type=int, help="frames of each sequence; all by default")
     parser.add_argument("--model", type=Path, default=ZOO / "rt-nano", help="of rt")
-    parser.add_argument("--intra-period", type=int, default=12, help="of rt; the others use 12")
+    parser.add_argument("--dvc-models", type=Path, default=ZOO / "dvc", help="one folder a lambda")
+    parser.add_argument(
+        "--intra-period", type=int, default=12, help="of rt and dvc; the others use 12"
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--precision", help="of the engine, such as bf16")
     options = parser.parse_args()
     names = options.codecs.split(",")
-    unknown = sorted(set(names) - PEERS.keys() - {"rt"})
+    unknown = sorted(set(names) - PEERS.keys() - {"rt", "dvc"})
     if unknown:
-        parser.error(f"--codecs must be of rt, {', '.join(PEERS)}, got {', '.join(unknown)}")
+        parser.error(f"--codecs must be of rt, dvc, {', '.join(PEERS)}, got {', '.join(unknown)}")
     picked = options.sequences.split(",") if options.sequences else None
     sequences = read_sequences(options.frames, picked, options.count)
     points: dict[str, list[Point]] = {}

@@ -98,15 +98,16 @@ def export_graphs(codec: RtCodec, folder: Path) -> None:
         coded = {"blocks": blocks, "quality": quality, **last}
         drawn = {"q": q, "z": z, "quality": quality, **last}
         names = ("q", "z", "next_memory")
-        _export(Encode(codec, frame), coded, names, folder / f"encode_{kind}.onnx")
+        export_graph(Encode(codec, frame), coded, names, folder / f"encode_{kind}.onnx")
         names_drawn = ("blocks", "next_memory")
-        _export(Decode(codec, frame), drawn, names_drawn, folder / f"decode_{kind}.onnx")
-    _export(Refresh(codec), {"memory": memory}, ("next_memory",), folder / "refresh.onnx")
+        export_graph(Decode(codec, frame), drawn, names_drawn, folder / f"decode_{kind}.onnx")
+    export_graph(Refresh(codec), {"memory": memory}, ("next_memory",), folder / "refresh.onnx")
 
 
-def _export(
+def export_graph(
     graph: nn.Module, inputs: dict[str, Tensor], outputs: tuple[str, ...], path: Path
 ) -> None:
+    """Write one graph in opset 17 with free height and width and weights in float16."""
     axes = {n: {2: f"{n}_h", 3: f"{n}_w"} for n in (*inputs, *outputs) if n != "quality"}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter that can write opset 17 says it is old
@@ -139,7 +140,7 @@ def _store_as_float16(model: onnx.ModelProto) -> None:
         model.graph.node.insert(0, cast)
 
 
-def round_to_float16(codec: RtCodec) -> None:
+def round_to_float16(codec: nn.Module) -> None:
     """Give a codec the weights that its graphs will hold, so that both compute the same."""
     for parameter in codec.parameters():
         if parameter.numel() >= FLOAT16_FROM:
@@ -160,20 +161,22 @@ def export_integers(codec: RtCodec, folder: Path) -> None:
     arrays: dict[str, NDArray[np.generic]] = {
         "meta": np.frombuffer(json.dumps(meta).encode(), np.uint8)
     }
-    arrays |= _packed("y", [_laplace_counts(level) for level in range(SCALE_LEVELS)])
+    arrays |= packed_tables("y", [laplace_counts(level) for level in range(SCALE_LEVELS)])
     for kind, frame in (("intra", codec.intra), ("inter", codec.inter)):
-        arrays |= _packed(f"z_{kind}", _density_counts(frame.density, config.hyper))
+        arrays |= packed_tables(f"z_{kind}", density_counts(frame.density, config.hyper, Z_LIMIT))
         for name, tensor in frame.h_s_scales.integers().items():
             arrays[f"{kind}/{name}"] = tensor.numpy()
     np.savez_compressed(folder / ENTROPY_FILE, **arrays)  # type: ignore[arg-type]
 
 
-def _packed(name: str, tables: list[NDArray[np.uint32]]) -> dict[str, NDArray[np.generic]]:
+def packed_tables(name: str, tables: list[NDArray[np.uint32]]) -> dict[str, NDArray[np.generic]]:
+    """Tables as the two arrays that a model file holds."""
     start = np.concatenate(([0], np.cumsum([len(t) for t in tables]))).astype(np.int32)
     return {f"{name}/counts": np.concatenate(tables), f"{name}/start": start}
 
 
-def _laplace_counts(level: int) -> NDArray[np.uint32]:
+def laplace_counts(level: int) -> NDArray[np.uint32]:
+    """Table of the Laplace distribution of one scale index."""
     if level == 0:
         return np.empty(0, np.uint32)  # see SymbolTables: exceptions only
     scale = float(scale_of(torch.tensor(float(level))))
@@ -184,8 +187,11 @@ def _laplace_counts(level: int) -> NDArray[np.uint32]:
     return whole_counts(np.append(np.diff(cdf), 2 * tail[0]))
 
 
-def _density_counts(density: FactorizedDensity, channels: int) -> list[NDArray[np.uint32]]:
-    edges = torch.arange(-Z_LIMIT, Z_LIMIT + 2) - 0.5
+def density_counts(
+    density: FactorizedDensity, channels: int, limit: int
+) -> list[NDArray[np.uint32]]:
+    """Tables of the learned distribution of each channel, clamped to -limit..limit."""
+    edges = torch.arange(-limit, limit + 2) - 0.5
     with torch.no_grad():
         cdf = torch.sigmoid(density.logits(edges.double().float().expand(channels, 1, -1)))
     inner = np.diff(cdf[:, 0].double().numpy())

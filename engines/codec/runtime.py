@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.base import Array, Engine
+from engines.base import Array
 from engines.codec.base import U8, Picture, Planes420, check_quality
 from engines.codec.entropy import FrameReader, FrameWriter
+from engines.codec.graphs import Graphs, channel_index
 from engines.codec.model import ModelFile
 from engines.codec.scales import MAGNITUDE_LIMIT, IntegerScales
 from engines.codec.schedule import is_refresh
-from engines.load import load_engine
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
@@ -63,8 +63,7 @@ class RtRuntime:
             ModelError: a file of the model is missing or damaged.
         """
         self._file = ModelFile.read(folder, decodes=DECODER_FILES)
-        self._device, self._threads, self._precision = device, threads, precision
-        self._engines: dict[str, Engine] = {}
+        self._graphs = Graphs(Path(folder), device=device, threads=threads, precision=precision)
         self.name = self._file.name
         self.model_hash = self._file.model_hash
         self.refresh_period = refresh_period
@@ -91,11 +90,11 @@ class RtRuntime:
         }
         if memory is not None:
             inputs["memory"] = memory
-        out = self._run(f"encode_{kind}", inputs)
+        out = self._graphs.run(f"encode_{kind}", inputs)
         z, q = (np.rint(out[name][0]).astype(np.int32) for name in ("z", "q"))
         index = self._index(kind, z, state, quality)
         writer = FrameWriter()
-        writer.write(z, _channel_index(z.shape), self._z_tables[kind])
+        writer.write(z, channel_index(z.shape), self._z_tables[kind])
         writer.write(q, index, self._y_tables)
         return writer.finish(), _next_state(out, q, kind, position)
 
@@ -113,7 +112,7 @@ class RtRuntime:
         }
         if memory is not None:
             inputs["memory"] = memory
-        out = self._run(f"decode_{kind}", inputs)
+        out = self._graphs.run(f"decode_{kind}", inputs)
         return (
             _picture_of(out["blocks"][0], width, height),
             _next_state(out, q, kind, position),
@@ -127,7 +126,7 @@ class RtRuntime:
         rows, columns = -(-height // ALIGNMENT), -(-width // ALIGNMENT)
         reader = FrameReader(payload, where=f"{self.name} {kind} frame")
         z_shape = (self._file.meta["hyper"], rows, columns)
-        z = reader.read(_channel_index(z_shape), self._z_tables[kind])
+        z = reader.read(channel_index(z_shape), self._z_tables[kind])
         limit = self._file.meta["z_limit"]
         np.clip(z, -limit, limit, out=z)
         index = self._index(kind, z, state, quality)
@@ -142,33 +141,17 @@ class RtRuntime:
         position = state.position + 1
         memory = state.memory
         if is_refresh(position, self.refresh_period):
-            memory = self._run("refresh", {"memory": memory})["next_memory"]
+            memory = self._graphs.run("refresh", {"memory": memory})["next_memory"]
         return "inter", memory, position
-
-    def _run(self, graph: str, inputs: dict[str, Array]) -> dict[str, F32]:
-        if graph not in self._engines:
-            self._engines[graph] = load_engine(
-                self._file.folder / f"{graph}.onnx",
-                device=self._device,
-                threads=self._threads,
-                precision=self._precision,
-            )
-        return self._engines[graph].infer(inputs)
 
     def close(self) -> None:
         """Let go of the graphs."""
-        for engine in self._engines.values():
-            engine.close()
-        self._engines.clear()
+        self._graphs.close()
 
 
 def _next_state(out: dict[str, F32], q: I32, kind: str, position: int) -> RtState:
     magnitudes = None if kind == "intra" else np.minimum(np.abs(q), MAGNITUDE_LIMIT)
     return RtState(out["next_memory"], magnitudes, position)
-
-
-def _channel_index(shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    return np.broadcast_to(np.arange(shape[0], dtype=np.uint8)[:, None, None], shape)
 
 
 def _blocks_of(frame: Planes420) -> F32:

@@ -104,7 +104,7 @@ def test_an_unknown_codec_is_refused(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(sys, "argv", ["evaluate", "--frames", str(tmp_path), "--codecs", "vp9"])
     with pytest.raises(SystemExit):
         evaluate.main()
-    assert "--codecs must be of rt, x264" in capsys.readouterr().err
+    assert "--codecs must be of rt, dvc, x264" in capsys.readouterr().err
 
 
 def test_a_folder_without_pictures_is_named(tmp_path):
