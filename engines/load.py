@@ -33,7 +33,8 @@ def load_engine(
             "onnxruntime:" forces that library.
         streams: requests that run side by side.
         threads: CPU threads inside each.
-        precision: None takes the graph's own; "bf16" and "f16" only where the engine says so.
+        precision: None takes the graph's own, "auto" what is fastest on the device; "bf16" and
+            "f16" only where the engine says so.
         batch: length of a free first axis, where it is known; None leaves it free, a little slower.
 
     Raises:

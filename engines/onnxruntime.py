@@ -57,16 +57,16 @@ class OnnxRuntimeEngine:
             device: "cpu", "cuda" or "cuda:<index>".
             streams: requests that may run side by side; the depth of `start`.
             threads: CPU threads inside each request.
-            precision: None or "f32"; any other precision belongs into the graph.
+            precision: None, "f32" or "auto", all the graph's own; another one belongs into it.
             batch: length of a free first axis, where it is known; others are refused then.
 
         Raises:
             ModelError: the file is missing, damaged, or has an operator that is not known here.
             EngineUnavailable: this build of ONNX Runtime has no such device.
         """
-        if precision not in (None, "f32"):
+        if precision not in (None, "f32", "auto"):
             raise ValueError(
-                f"onnxruntime: precision must be None or 'f32', got {precision!r}; "
+                f"onnxruntime: precision must be f32 or auto, got {precision!r}; "
                 "export a graph of that precision instead"
             )
         self.metadata: Mapping[str, str] = read_metadata(path)

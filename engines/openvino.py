@@ -18,7 +18,7 @@ from engines.base import Array, Arrays, Done, Flights, TensorSpec, check_arrays,
 from engines.errors import EngineFailed, EngineUnavailable, ModelError
 from engines.onnxfile import read_metadata
 
-PRECISIONS = ("f32", "bf16", "f16")
+PRECISIONS = ("f32", "bf16", "f16", "auto")
 
 
 class OpenVinoEngine:
@@ -42,8 +42,8 @@ class OpenVinoEngine:
             device: "cpu", "gpu" or "npu", with an index where there are several ("gpu.1").
             streams: requests that run side by side; the depth of `start`.
             threads: CPU threads inside each stream.
-            precision: "f32", or "bf16" / "f16" where the device is faster with it; None is "f32",
-                so that every machine computes the same.
+            precision: "f32", "bf16", "f16", or "auto" for what OpenVINO finds fastest on the
+                device; None is "f32", so that every machine computes the same.
             batch: length of a free first axis, where it is known; saves a seventh of the time.
             cache: keep the compiled network in $XDG_CACHE_HOME/streamer/openvino.
 
@@ -129,7 +129,9 @@ def _options(
 ) -> dict[str, str | int | bool]:
     if precision not in PRECISIONS:
         raise ValueError(f"openvino: precision must be one of {PRECISIONS}, got {precision!r}")
-    options: dict[str, str | int | bool] = {"INFERENCE_PRECISION_HINT": precision}
+    options: dict[str, str | int | bool] = {}
+    if precision != "auto":
+        options["INFERENCE_PRECISION_HINT"] = precision
     if kind == "CPU":
         options |= {
             "NUM_STREAMS": streams,

@@ -67,6 +67,9 @@ class DetectorConfig(Strict, frozen=True):
     """Keep only these classes; empty for all."""
     device: str = "auto"
     """auto, cpu, or a device such as cuda:0."""
+    precision: Literal["auto", "f32", "bf16", "f16"] = "f32"
+    """Of the arithmetic: f32 finds the same on every machine, auto is what the device is fastest
+    with (bf16 on new processors: 1.25 times as fast, 3 boxes in 100 differ)."""
     batch: Annotated[int, Meta(ge=1, le=64)] = 1
     """Frames of different cameras in one call at the most; more than 1 pays on a GPU."""
     streams: Annotated[int, Meta(ge=0, le=64)] = 0

@@ -6,7 +6,6 @@ Knows no socket and no file. What events look like is in events.py.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fractions import Fraction
 from typing import TypedDict
 
 import msgspec
@@ -30,9 +29,10 @@ from streamer.messages import FrameInfo, Tracks
 class _Known(msgspec.Struct):
     """What is remembered of a track between its start and its end."""
 
-    started_pts: Fraction
-    seen_pts: Fraction
-    told_pts: Fraction
+    started_ns: int
+    seen_ns: int
+    told_ns: int
+    """Media times of its start, its last sight and its last event."""
     class_name: str
     score: float
     box: Box
@@ -67,7 +67,7 @@ class FrameEvents:
     def __init__(self, numbering: Numbering, *, score: float, updated_per_s: float) -> None:
         self._numbering = numbering
         self._score = score
-        self._period = Fraction(1) / Fraction(updated_per_s) if updated_per_s else None
+        self._period_ns = round(1e9 / updated_per_s) if updated_per_s else None
         self._known: dict[int, _Known] = {}
 
     def events(self, message: Tracks) -> Iterator[AnyEvent]:
@@ -98,22 +98,22 @@ class FrameEvents:
     def _seen(
         self, info: FrameInfo, track_id: int, class_name: str, score: float, box: Box
     ) -> Iterator[AnyEvent]:
-        pts = info.pts_s
+        now_ns = info.pts_ns
         known = self._known.get(track_id)
         if known is None:
-            self._known[track_id] = _Known(pts, pts, pts, class_name, score, box)
+            self._known[track_id] = _Known(now_ns, now_ns, now_ns, class_name, score, box)
             yield TrackStarted(**self._track(info, track_id))
             return
-        known.seen_pts, known.class_name, known.score, known.box = pts, class_name, score, box
-        if self._period is not None and pts - known.told_pts >= self._period:
-            known.told_pts = pts
+        known.seen_ns, known.class_name, known.score, known.box = now_ns, class_name, score, box
+        if self._period_ns is not None and now_ns - known.told_ns >= self._period_ns:
+            known.told_ns = now_ns
             yield TrackUpdated(**self._track(info, track_id))
 
     def _gone(self, info: FrameInfo, track_id: int) -> Iterator[AnyEvent]:
         if track_id in self._known:
             fields = self._track(info, track_id)
             known = self._known.pop(track_id)
-            duration_s = round(float(known.seen_pts - known.started_pts), 6)
+            duration_s = round((known.seen_ns - known.started_ns) / 1e9, 6)
             yield TrackEnded(duration_s=duration_s, **fields)
 
     def _objects(self, message: Tracks) -> list[Object]:
@@ -156,7 +156,7 @@ class FrameEvents:
             "seq": seq,
             "camera": info.camera,
             "time_utc": utc(info.capture_ns),
-            "pts_s": round(float(info.pts_s), 6),
+            "pts_s": round(info.pts_ns / 1e9, 6),
             "frame": info.seq,
         }
 

@@ -51,6 +51,12 @@ class FrameInfo(msgspec.Struct, frozen=True, array_like=True):
         """Media time in seconds, exact."""
         return self.pts * Fraction(*self.time_base)
 
+    @property
+    def pts_ns(self) -> int:
+        """Media time in nanoseconds, rounded."""
+        numerator, denominator = self.time_base
+        return round(self.pts * numerator * 1_000_000_000 / denominator)
+
 
 class Frame(msgspec.Struct, frozen=True, array_like=True, tag="frame/1"):
     """decode -> infer, encode: one frame lies in a slot."""

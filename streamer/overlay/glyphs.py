@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -99,5 +100,6 @@ def _ascii(text: str) -> str:
     return "".join(c if c.isascii() and c.isprintable() else "?" for c in plain)
 
 
+@lru_cache(maxsize=256)
 def _ramp(low: int, high: int) -> U8:
     return np.round(np.linspace(low, high, 256)).astype(np.uint8)

@@ -84,11 +84,8 @@ class Decode(Stage):
         self._drain_at = float("inf")
 
     def on_open(self) -> None:
-        """Read at once where nobody can be late for it."""
-        first_offline = not self._live and not self.start.incarnation
-        if first_offline or not self.spec.consumers:
-            self._begin()
-        self.tick_at = time.monotonic() + 0.1
+        """Have the source read once there is somebody to read it for, or it is time."""
+        self.tick_at = self._begin_at if self.spec.consumers else time.monotonic()
 
     def on_hello(self, hello: Hello) -> None:
         """Begin when all consumers are there; a new one gets what its predecessor missed."""
@@ -127,7 +124,7 @@ class Decode(Stage):
     def on_tick(self) -> None:
         """Begin late, end a stream that hangs, and report damage."""
         now = time.monotonic()
-        if now >= self._begin_at:
+        if now >= self._begin_at or not self.spec.consumers:
             self._begin()
         if now >= self._drain_at:
             self._end("stopped", "the run was stopped")

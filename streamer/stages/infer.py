@@ -72,6 +72,8 @@ class Infer(Stage):
                 settings.model,
                 device=settings.device,
                 streams=settings.streams or processors(),
+                precision=settings.precision,
+                batch=1 if settings.batch == 1 else None,
                 score=settings.score_low,
                 nms_iou=settings.nms_iou,
                 only=settings.classes or None,
