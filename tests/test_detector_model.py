@@ -14,7 +14,7 @@ import torch
 from engines.detectors import agreement, calibrate, evaluate, pack, train
 from engines.detectors.decode import box_iou
 from engines.detectors.examples import Example, Packs, flip, four_in_one, moved, recolour
-from engines.detectors.export import TOLERANCE, export
+from engines.detectors.export import TOLERANCE, export, scale_logits
 from engines.detectors.loss import candidates, detection_loss, overlap
 from engines.detectors.model import Config, StreetNet, cell_grid, to_boxes
 from engines.detectors.runtime import Detector
@@ -362,6 +362,19 @@ def exported(tmp_path: Path) -> tuple[StreetNet, Path]:
     return net, path
 
 
+def test_an_export_that_differs_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "tiny.onnx"
+    path.write_bytes(b"the one before")
+    monkeypatch.setattr("engines.detectors.export.TOLERANCE", -1.0)  # nothing is as equal as that
+    with pytest.raises(RuntimeError, match=r"tiny\.onnx: export must equal torch within -1\.0"):
+        export(StreetNet(TINY), path)
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [
+        ("tiny.onnx", b"the one before")
+    ]
+
+
 @pytest.mark.parametrize("library", ["openvino", "onnxruntime"])
 def test_exported_network_equals_torch(library: str, exported: tuple[StreetNet, Path]) -> None:
     net, path = exported
@@ -404,7 +417,7 @@ def test_calibration_is_folded_into_the_network() -> None:
     planes = torch.randint(0, 256, (1, 3, 64, 96), dtype=torch.uint8)
     with torch.no_grad():
         before = net(planes)
-        calibrate.apply(net, 1.7, 0.6)
+        scale_logits(net, 1.7, 0.6)
         after = net(planes)
     torch.testing.assert_close(after[..., 4:], before[..., 4:] * 1.7 + 0.6)
     torch.testing.assert_close(after[..., :4], before[..., :4])

@@ -11,12 +11,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from engines.detectors.agreement import matched
 from engines.detectors.examples import Example, Packs
-from engines.detectors.model import StreetNet
 from engines.detectors.runtime import Detector
 
 F64 = NDArray[np.float64]
@@ -63,11 +61,3 @@ def fit(scores: F64, hits: NDArray[np.bool_]) -> tuple[float, float]:
         curvature = (inputs * (chance * (1 - chance))[:, None]).T @ inputs
         solution += np.linalg.solve(curvature + 1e-6 * np.eye(2), slope)
     return float(solution[0]), float(solution[1])
-
-
-def apply(net: StreetNet, gain: float, offset: float) -> None:
-    """Fold gain and offset into the last convolution of each head; costs nothing at run time."""
-    with torch.no_grad():
-        for head in net.heads:
-            head.score[-1].weight.mul_(gain)
-            head.score[-1].bias.mul_(gain).add_(offset)

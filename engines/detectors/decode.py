@@ -84,7 +84,7 @@ def _anchorfree(
         rows = np.flatnonzero(output[:, 4] >= score)
         scores = output[rows, first:] * output[rows, 4:5]
     else:
-        rows = np.flatnonzero(output[:, first:].max(axis=1) >= score)
+        rows = np.flatnonzero((output[:, first:] >= score).any(axis=1))
         scores = output[rows, first:]
     scores = np.where(wanted, scores, 0)
     classes = scores.argmax(axis=1)
