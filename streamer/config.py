@@ -7,6 +7,7 @@ wrong is one ConfigError with file, line and path.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, get_args, get_origin
@@ -15,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from streamer.errors import ConfigError
+from streamer.sources.redact import redact
 
 if TYPE_CHECKING:
     from yaml.nodes import Node
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
 Regime = Literal["auto", "live", "offline"]
 Codec = Literal["h264", "hevc", "av1"]
 Seconds = Annotated[float, Meta(ge=0)]
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,40}$")]
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
+Name = Annotated[str, Meta(pattern=rf"^{_NAME.pattern}$")]
 
 
 class Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -157,7 +160,8 @@ class Config(Strict, frozen=True):
         for name, camera in self.cameras.items():
             if not camera.source:
                 raise ConfigError(f"cameras.{name}.source: must not be empty; give a file or URI")
-            for what, value in (("source", camera.source), ("out", camera.out)):
+            out = str(Path(camera.out).resolve()) if camera.out else ""
+            for what, value in (("source", camera.source), ("out", out)):
                 other = seen.setdefault(f"{what} {value}", name) if value else name
                 if other != name:
                     raise ConfigError(
@@ -184,16 +188,17 @@ def check_address(address: str, *, allow_remote: bool) -> None:
     """Refuse a publish address that is malformed, or open to other hosts without being asked to."""
     if not address or address.startswith("ipc://"):
         return
-    host = address.removeprefix("tcp://").rpartition(":")[0]
-    if not address.startswith("tcp://") or not host:
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    number = int(port) if port.isdecimal() and len(port) < 6 else 0
+    if not address.startswith("tcp://") or not host or not (0 < number < 65536 or port == "*"):
         raise ConfigError(
-            f"events.publish: must be tcp://HOST:PORT or ipc://NAME, got {address!r}; "
+            f"events.publish: must be tcp://HOST:PORT or ipc://NAME, got {redact(address)!r}; "
             "use tcp://127.0.0.1:5560"
         )
     if host not in ("127.0.0.1", "localhost", "[::1]") and not allow_remote:
         raise ConfigError(
-            f"events.publish: {address} can be reached by other hosts; use tcp://127.0.0.1:PORT, "
-            "or set events.allow_remote if that is wanted"
+            f"events.publish: {redact(address)} can be reached by other hosts; "
+            "use tcp://127.0.0.1:PORT, or set events.allow_remote if that is wanted"
         )
 
 
@@ -209,13 +214,16 @@ def load_config(path: str | Path) -> Config:
         text = Path(path).read_text(encoding="utf-8")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
+        _refuse_duplicates(root, str(path))
     except OSError as error:
         raise ConfigError(f"{path}: can't be read: {error.strerror}; check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except ConfigError:
+        raise
+    except (yaml.YAMLError, ValueError) as error:  # the latter for a date that is none
         where = getattr(error, "problem_mark", None)
         line = f":{where.line + 1}" if where else ""
         problem = getattr(error, "problem", None) or error
-        raise ConfigError(f"{path}{line}: not YAML: {problem}; mend that line") from error
+        raise ConfigError(f"{path}{line}: not YAML: {problem}; mend it there") from error
     try:
         return build_config(data)
     except _At as error:
@@ -236,12 +244,11 @@ def build_config(data: object) -> Config:
     cameras = data.get("cameras")
     if not isinstance(cameras, Mapping):
         raise _At(("cameras",), "must map names to sources, such as `gate: rtsp://host/path`")
-    data["cameras"] = {
-        str(name): {"source": str(camera)} if isinstance(camera, str | int) else camera
-        for name, camera in cameras.items()
-    }
+    data["cameras"] = {str(name): _camera_section(camera) for name, camera in cameras.items()}
     _refuse_unknown(data, Config, ())
     for name, camera in data["cameras"].items():
+        if not _NAME.fullmatch(name):
+            raise _At(("cameras", name), "a name must be 1 to 40 of A-Z a-z 0-9 _ -; rename it")
         _convert(camera, CameraConfig, ("cameras", name))
     for field in msgspec.structs.fields(Config):
         if field.name != "cameras" and field.name in data:
@@ -249,11 +256,20 @@ def build_config(data: object) -> Config:
     return _convert(data, Config, ())
 
 
+def _camera_section(camera: object) -> object:
+    """Let a camera be given as its source alone, and as a number where that is its index."""
+    if isinstance(camera, str) or type(camera) is int:
+        return {"source": str(camera)}
+    if isinstance(camera, Mapping) and type(camera.get("source")) is int:
+        return {**camera, "source": str(camera["source"])}
+    return camera
+
+
 class _At(ConfigError):
     """A ConfigError that knows the path of what is wrong."""
 
     def __init__(self, path: tuple[str, ...], text: str) -> None:
-        super().__init__(f"{'.'.join(path) or 'configuration'}: {text}")
+        super().__init__(redact(f"{'.'.join(path) or 'configuration'}: {text}"))
         self.path = path
 
 
@@ -271,10 +287,12 @@ def _convert(data: object, kind: type[T], path: tuple[str, ...]) -> T:
         if isinstance(error.__cause__, ConfigError):
             raise error.__cause__ from None
         text, _, inner = str(error).partition(" - at `$")
-        parts = inner.rstrip("`").split(".")
-        inner_path = tuple(part for part in parts if part and part != "[...]")
+        inner_path = tuple(re.findall(r"[^.\[\]`]+", inner))
+        if "missing required" in text:
+            raise _At(path + inner_path, f"{text[:1].lower()}{text[1:]}; add it") from error
         allowed, got = _choices(kind, inner_path), _value_at(data, inner_path)
-        rule = f"must be one of {', '.join(allowed)}" if allowed else text[:1].lower() + text[1:]
+        expected = f"{text[:1].lower()}{text[1:]}".partition(", got ")[0]
+        rule = f"must be one of {', '.join(allowed)}" if allowed else expected
         raise _At(
             path + inner_path, f"{rule}, got {got!r}; mend the value or leave the key out"
         ) from error
@@ -282,7 +300,10 @@ def _convert(data: object, kind: type[T], path: tuple[str, ...]) -> T:
 
 def _value_at(data: object, path: tuple[str, ...]) -> object:
     for part in path:
-        data = data.get(part) if isinstance(data, Mapping) else data
+        if isinstance(data, Mapping):
+            data = data.get(part)
+        elif isinstance(data, list) and part.isdecimal():
+            data = data[int(part)]
     return data
 
 
@@ -311,12 +332,34 @@ def _refuse_unknown(
             raise _At((*path, str(key)), f"unknown key; {hint}")
 
 
+def _refuse_duplicates(root: Node | None, file: str) -> None:
+    """YAML would silently keep the last of two equal keys."""
+    from yaml.nodes import MappingNode
+
+    if not isinstance(root, MappingNode):
+        return
+    lines: dict[str, int] = {}
+    for key, value in root.value:
+        name, line = str(key.value), key.start_mark.line + 1
+        if name in lines:
+            raise ConfigError(
+                redact(f"{file}:{line}: {name}: given twice, first in line {lines[name]}; ")
+                + "remove or rename one of them"
+            )
+        lines[name] = line
+        _refuse_duplicates(value, file)
+
+
 def _line_of(root: Node | None, path: tuple[str, ...]) -> int:
     """Line, from 1, of the deepest node on the path that the file has."""
-    from yaml.nodes import MappingNode
+    from yaml.nodes import MappingNode, SequenceNode
 
     line = 1
     for part in path:
+        if isinstance(root, SequenceNode) and part.isdecimal():
+            root = root.value[int(part)]
+            line = root.start_mark.line + 1
+            continue
         entries = root.value if isinstance(root, MappingNode) else []
         found = next(((key, value) for key, value in entries if key.value == part), None)
         if found is None:
