@@ -101,7 +101,7 @@ def _trace(net: StreetNet) -> onnx.ModelProto:
         # The tracing exporter is called legacy, but it is the one that writes opset 17 directly.
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
-            _Predictor(net.eval()),
+            _Predictor(net).eval(),
             (planes,),
             buffer,
             input_names=["planes"],
