@@ -1,7 +1,8 @@
 """Write and read the whole state of a training, in parts that each stay below 16 MiB; offline.
 
-Weights are float32, the moments of the optimiser bfloat16, the moving average float32 as its
-difference in bfloat16. A checkpoint is whole when its last part is: that one names all of them.
+Weights are float32; the moving average is stored as its difference to them and the second moments
+of the optimiser as they are, both in bfloat16; first moments are left out, ten steps bring them
+back. A checkpoint is whole when its last part is: that one says how many there are.
 """
 
 from __future__ import annotations
@@ -96,10 +97,10 @@ def load_checkpoint(folder: Path, trainer: Resumable) -> bool:
         weight = tensors[f"weight/{name}"].to(parameter.device)
         parameter.data.copy_(weight)
         trainer.ema.average[name].copy_(weight + tensors[f"ema/{name}"].to(weight).float())
-        if f"first/{name}" in tensors:
+        if f"second/{name}" in tensors:
             trainer.optimiser.state[parameter] = {
                 "step": torch.tensor(float(trainer.step), device=_step_device(trainer, parameter)),
-                "exp_avg": tensors[f"first/{name}"].to(weight).float(),
+                "exp_avg": torch.zeros_like(parameter),
                 "exp_avg_sq": tensors[f"second/{name}"].to(weight).float(),
             }
     return True
@@ -126,7 +127,6 @@ def _tensors(trainer: Resumable) -> dict[str, Tensor]:
         tensors[f"ema/{name}"] = (trainer.ema.average[name].cpu() - weight).bfloat16().contiguous()
         state = trainer.optimiser.state.get(parameter)
         if state:
-            tensors[f"first/{name}"] = state["exp_avg"].bfloat16().cpu().contiguous()
             tensors[f"second/{name}"] = state["exp_avg_sq"].bfloat16().cpu().contiguous()
     return tensors
 
