@@ -150,6 +150,11 @@ def processors() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def decoder_threads(config: Config) -> int:
+    """Threads of each file's decoder: two, unless the other stages need the cores."""
+    return 2 if processors() > 2 * len(config.cameras) else 1
+
+
 def encoder_threads(config: Config) -> int:
     """Threads of each encoder: as configured, or the cores shared between cameras that write."""
     if config.encode.threads:

@@ -17,7 +17,7 @@ from fractions import Fraction
 
 from streamer.errors import OutOfMemory, SourceError, StreamerError
 from streamer.frames import FramePool, Lease
-from streamer.graph import build_graph
+from streamer.graph import build_graph, decoder_threads
 from streamer.messages import (
     Body,
     EndOfStream,
@@ -232,6 +232,7 @@ class Decode(Stage):
             first_frame_s=self._camera.first_frame_s,
             read_s=self._camera.frame_s,
             hwaccel=self._camera.hwaccel,
+            threads=1 if self._live else decoder_threads(self.config),
         )
         self._source = open_source(self._camera.source, paced=self._live, options=options)
         return self._source
