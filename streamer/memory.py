@@ -35,9 +35,10 @@ def memory_available_bytes(
     for line in (proc / "self" / "cgroup").read_text().splitlines():
         _, controllers, place = line.split(":", 2)
         if not controllers:  # version 2
-            top, names = groups, ("memory.max", "memory.current")
+            top, names = groups, ("memory.max", "memory.current", "inactive_file")
         elif controllers == "memory":  # version 1
-            top, names = groups / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
+            top = groups / "memory"
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
         else:
             continue
         group = top / place.strip("/")
@@ -46,12 +47,15 @@ def memory_available_bytes(
     return int(available)
 
 
-def _room_bytes(group: Path, limit: str, used: str) -> float:
+def _room_bytes(group: Path, limit: str, used: str, cache: str) -> float:
     try:
         text = (group / limit).read_text().strip()
         if text == "max":
             return float("inf")
-        return max(0, int(text) - int((group / used).read_text()))
+        counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        # Recordings fill the cache of files, which gives way at once.
+        in_use = int((group / used).read_text()) - int(counts.get(cache, 0))
+        return max(0, int(text) - in_use)
     except OSError:
         return float("inf")  # this level sets no limit
 
