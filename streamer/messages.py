@@ -244,7 +244,7 @@ def _decode(
         )
     try:
         return decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise MessageError(f"{what}: not a message of this version ({error}); ignored") from error
 
 
