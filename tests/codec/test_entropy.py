@@ -37,6 +37,17 @@ def test_symbols_survive_with_escapes_and_exceptions():
     np.testing.assert_array_equal(reader.read(index[:2], tables), values[:2])
 
 
+def test_bytes_are_pinned():
+    """A new release of the range coder that writes other bytes must not pass."""
+    writer = FrameWriter()
+    index = np.arange(24, dtype=np.uint8) % 4
+    values = (np.arange(24, dtype=np.int32) * 7) % 11 - 5
+    writer.write(values, index, laplace_tables())
+    assert writer.finish().hex() == (
+        "12060009000200070004000500060100020001535ba3fde262613c910e01a6d4f98481"
+    )
+
+
 def test_rate_is_close_to_the_entropy_of_the_tables():
     rng = np.random.default_rng(1)
     counts = whole_counts(rng.random(20))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from fractions import Fraction
 
 import numpy as np
@@ -201,6 +203,15 @@ def test_any_damage_of_a_payload_decodes_or_is_refused():
         else:
             assert q.shape == (20, 8, 8)
     assert refused > 10
+
+
+def test_running_a_codec_imports_neither_torch_nor_cv2():
+    code = (
+        "import sys, engines.codec.runtime, engines.codec.dvc_runtime, engines.codec.player;"
+        "print(sorted({'torch', 'cv2', 'onnx', 'av', 'streamer'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_quality_must_be_one_that_the_model_has():
