@@ -2,9 +2,10 @@
 
     python -m engines.codec.train --data SHARDS --out RUN --minutes 60
 
-Needs torch, numpy and cv2 alone. Progress is counted in minutes of training over all runs with one
---out folder, so that the same command resumes where the last one was stopped: clips grow longer and
-the learning rate falls by that progress. `--stop-after` ends one run early and saves.
+Needs torch, numpy and cv2 alone. Progress is counted in minutes of training (on a CPU: of the main
+thread's processor time) over all runs with one --out folder, so that the same command resumes where
+the last one was stopped: clips grow longer and the learning rate falls by that progress.
+`--stop-after` ends one run early and saves.
 
 The loss of a frame is bits a pixel + lambda(quality) * (6 mse_y + mse_u + mse_v) / 8, with a
 quality drawn for each clip and moved for each frame by schedule.quality_offset. The rate sees
@@ -152,6 +153,8 @@ class Trainer:
         self.budget_s = options.minutes * 60
         self.trained_s = 0.0
         self.step = 0
+        # a processor is shared with others, and what they take is no progress
+        self.clock = time.monotonic if on_gpu else time.thread_time
 
     @property
     def progress(self) -> float:
@@ -354,11 +357,11 @@ def train_stage(
 
     saved = time.monotonic()
     for batch in prefetch(draw, trainer.step, options.workers):
-        start = time.monotonic()
+        start = trainer.clock()
         rng = np.random.default_rng((options.seed, trainer.step))
         log.add(trainer.train_clip(batch, stage, rng))
+        trainer.trained_s += trainer.clock() - start
         now = time.monotonic()
-        trainer.trained_s += now - start
         over = trainer.progress >= stage.until or now > end
         if over or now - saved > options.save_minutes * 60:
             log.write_reports(trainer, stage)
