@@ -67,7 +67,7 @@ class FrameEvents:
     def __init__(self, numbering: Numbering, *, score: float, updated_per_s: float) -> None:
         self._numbering = numbering
         self._score = score
-        self._period_ns = round(1e9 / updated_per_s) if updated_per_s else None
+        self._period_ns = int(1e9 / updated_per_s) if updated_per_s else None
         self._known: dict[int, _Known] = {}
 
     def events(self, message: Tracks) -> Iterator[AnyEvent]:

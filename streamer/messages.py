@@ -53,9 +53,9 @@ class FrameInfo(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def pts_ns(self) -> int:
-        """Media time in nanoseconds, rounded."""
+        """Media time in nanoseconds, rounded down, at any distance from 0."""
         numerator, denominator = self.time_base
-        return round(self.pts * numerator * 1_000_000_000 / denominator)
+        return self.pts * numerator * 1_000_000_000 // denominator
 
 
 class Frame(msgspec.Struct, frozen=True, array_like=True, tag="frame/1"):

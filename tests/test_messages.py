@@ -213,6 +213,7 @@ def test_numbers_that_make_no_sense_are_refused(message: msgspec.Struct) -> None
 def test_media_time_is_exact() -> None:
     info = msgspec.structs.replace(INFO, pts=10**15 + 1, time_base=(1001, 30000))
     assert info.pts_s == Fraction((10**15 + 1) * 1001, 30000)
+    assert info.pts_ns == (10**15 + 1) * 1001 * 10**9 // 30000
 
 
 def reader_name(reader: str) -> str:
