@@ -26,12 +26,14 @@ class Lease:
 
     __slots__ = ("generation", "holders", "pixels", "planes", "pool", "slot")
 
-    def __init__(self, pool: FramePool, slot: int, generation: int, pixels: memoryview) -> None:
+    def __init__(
+        self, pool: FramePool, slot: int, generation: int, pixels: memoryview, planes: Planes
+    ) -> None:
         self.pool = pool
         self.slot = slot
         self.generation = generation
         self.pixels = pixels
-        self.planes = Planes.from_buffer(pixels, pool.width, pool.height)
+        self.planes = planes
         self.holders = 1
 
     def publish(self, info: FrameInfo) -> Frame:
@@ -71,6 +73,10 @@ class FramePool:
         self._memory = SharedMemory(owner_pid, pool_fd)
         self._stride = slot_bytes(width, height)
         assert self._memory.size_bytes >= slots * self._stride
+        size = Planes.size_bytes(width, height)
+        starts = [slot * self._stride + HEADER_BYTES for slot in range(slots)]
+        self._pixels = [self._memory.buffer[start : start + size] for start in starts]
+        self._planes = [Planes.from_buffer(pixels, width, height) for pixels in self._pixels]
         self.free = deque(range(slots))
         self._generations = [0] * slots
         self.changed = threading.Condition()
@@ -99,9 +105,7 @@ class FramePool:
             self.peak_used = max(self.peak_used, self.used)
         self._generations[slot] += 1
         self.write_header(slot, 0)
-        start = slot * self._stride + HEADER_BYTES
-        pixels = self._memory.buffer[start : start + Planes.size_bytes(self.width, self.height)]
-        return Lease(self, slot, self._generations[slot], pixels)
+        return Lease(self, slot, self._generations[slot], self._pixels[slot], self._planes[slot])
 
     def write_header(self, slot: int, generation: int, seq: int = 0) -> None:
         """Say what the slot holds; generation 0 is "being written"."""
@@ -111,6 +115,24 @@ class FramePool:
         )  # fmt: skip
 
 
+class _OpenPool:
+    """One pool as a consumer sees it; the views of its slots are made once."""
+
+    def __init__(self, memory: SharedMemory) -> None:
+        self.memory = memory
+        self._views: dict[int, Planes] = {}
+
+    def planes(self, frame: Frame) -> Planes:
+        """The planes in a frame's slot, whose header was checked."""
+        view = self._views.get(frame.slot)
+        if view is None:
+            width, height = frame.info.width, frame.info.height
+            offset = frame.slot * slot_bytes(width, height) + HEADER_BYTES
+            view = Planes.from_buffer(self.memory.buffer, width, height, offset=offset)
+            self._views[frame.slot] = view
+        return view
+
+
 class PoolReader:
     """The consumer's side: turns descriptors into planes; keeps a camera's newest pools open."""
 
@@ -118,7 +140,7 @@ class PoolReader:
 
     def __init__(self, owner_pid: int) -> None:
         self._owner_pid = owner_pid
-        self._pools: dict[str, dict[int, SharedMemory]] = {}
+        self._pools: dict[str, dict[int, _OpenPool]] = {}
 
     def planes(self, frame: Frame, inline: memoryview | None = None) -> Planes:
         """View the pixels of a frame; valid until the frame is given back.
@@ -138,22 +160,20 @@ class PoolReader:
                     f"{len(inline)} bytes of pixels; dropped"
                 )
             return Planes.from_buffer(inline, info.width, info.height)
-        pool = self._checked_pool(frame)
-        offset = frame.slot * slot_bytes(info.width, info.height) + HEADER_BYTES
-        return Planes.from_buffer(pool.buffer, info.width, info.height, offset=offset)
+        return self._checked_pool(frame).planes(frame)
 
     def check(self, frame: Frame, inline: memoryview | None = None) -> None:
         """Raise StaleFrame unless the slot still holds this very frame; inline pixels stay."""
         if inline is None:
             self._checked_pool(frame)
 
-    def _checked_pool(self, frame: Frame) -> SharedMemory:
+    def _checked_pool(self, frame: Frame) -> _OpenPool:
         info = frame.info
         start = frame.slot * slot_bytes(info.width, info.height)
         expected = (_MAGIC, frame.generation, info.epoch, info.width, info.height, info.seq)
         try:
             pool = self._open(frame)
-            header = _HEADER.unpack_from(pool.buffer, start)
+            header = _HEADER.unpack_from(pool.memory.buffer, start)
         except (OSError, ValueError, struct.error) as error:  # the number may be another file's
             raise StaleFrame(
                 f"{info.camera}: the pool of frame {info.seq} is gone: {error}"
@@ -165,12 +185,13 @@ class PoolReader:
             )
         return pool
 
-    def _open(self, frame: Frame) -> SharedMemory:
+    def _open(self, frame: Frame) -> _OpenPool:
         info = frame.info
         pools = self._pools.setdefault(info.camera, {})
         pool = pools.get(info.epoch)
         if pool is None:
-            pool = pools[info.epoch] = SharedMemory(self._owner_pid, frame.pool_fd)
+            memory = SharedMemory(self._owner_pid, frame.pool_fd)
+            pool = pools[info.epoch] = _OpenPool(memory)
             for old in sorted(pools)[: -self.KEEP]:
                 del pools[old]
         return pool

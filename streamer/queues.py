@@ -330,7 +330,10 @@ class Outbox:
 
     def _transmit(self, consumer: str, edge: _Edge, parts: list[bytes | memoryview]) -> bool:
         try:
-            self.socket.send_multipart([edge.identity, *parts], zmq.NOBLOCK)
+            self.socket.send(edge.identity, zmq.NOBLOCK | zmq.SNDMORE)
+            for part in parts[:-1]:
+                self.socket.send(part, zmq.NOBLOCK | zmq.SNDMORE)
+            self.socket.send(parts[-1], zmq.NOBLOCK)
         except zmq.Again:
             return False  # it hangs behind more words than fit; the supervisor sees that, too
         except zmq.ZMQError as error:
@@ -453,13 +456,15 @@ class Inbox:
         """Take the next item of one producer, or None if there is none now."""
         socket = self.sockets.get(producer)
         while socket is not None:
+            inline = None
             try:
-                data, *rest = socket.recv_multipart(zmq.NOBLOCK, copy=producer not in self._remote)
+                data = socket.recv(zmq.NOBLOCK)
+                if producer in self._remote and socket.get(zmq.RCVMORE):
+                    inline = socket.recv(zmq.NOBLOCK, copy=False).buffer
             except zmq.Again:
                 return None
-            inline = rest[0].buffer if rest and isinstance(rest[0], zmq.Frame) else None
             try:
-                item = decode_edge(data.buffer if isinstance(data, zmq.Frame) else data)
+                item = decode_edge(data)
             except MessageError:
                 self.malformed += 1
                 continue
