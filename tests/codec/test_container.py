@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import zlib
 from dataclasses import dataclass
 from fractions import Fraction
@@ -115,6 +117,25 @@ def test_a_killed_recorder_leaves_every_whole_record(tmp_path):
         assert [d.reason.split(": ")[-1] for d in damages] == ["the file ends inside a record"]
     played, damages = play(tmp_path / "a.lvc")
     assert (len(played), damages) == (12, [])
+
+
+def test_a_writer_that_is_killed_loses_no_frame_that_it_wrote(tmp_path):
+    code = (
+        "import os, signal, sys\n"
+        "from fractions import Fraction\n"
+        "from engines.codec.records import Header\n"
+        "from engines.codec.writer import LvcWriter\n"
+        "header = Header('difference', bytes(32), 18, 10, Fraction(1, 90_000), 5, 0)\n"
+        "writer = LvcWriter(sys.argv[1], header)\n"
+        "for i in range(7):\n"
+        "    writer.write_frame(bytes(i), intra=i == 0, quality=1, pts=i, capture_ns=0)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.lvc")], check=False)
+    assert done.returncode == -9
+    with LvcReader(tmp_path / "a.lvc") as reader:
+        assert [r.payload for r in reader.records()] == [bytes(i) for i in range(7)]
+        assert reader.damages == []
 
 
 def test_each_file_cut_at_any_byte_gives_its_first_frames(tmp_path):

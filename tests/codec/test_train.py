@@ -42,7 +42,7 @@ def tiny_training(monkeypatch, shards, tmp_path) -> argparse.Namespace:
     stages = (train.Stage(0.7, 64, 1, 1, 1.0), train.Stage(1.0, 64, 3, 2, 0.5))
     monkeypatch.setattr(train, "STAGES", stages)
     return argparse.Namespace(
-        data=shards, out=tmp_path / "run", size="nano", minutes=0.06, stop_after=None, rewind=None,
+        data=shards, out=tmp_path / "run", size="nano", minutes=0.03, stop_after=None, rewind=None,
         batch=2, learning_rate=1e-3, device="cpu", eager=True, threads=1, workers=0,
         save_minutes=0.01, evaluate_minutes=10, seed=1,
     )  # fmt: skip
@@ -83,10 +83,10 @@ def test_held_back_sequences_are_never_packed_for_training(data_dir):
 
 
 def test_training_goes_on_where_it_stopped(tiny_training):
-    tiny_training.stop_after = 0.03
+    tiny_training.stop_after = 0.01
     train.run(tiny_training)
     tensors, meta = read_tensors(tiny_training.out)
-    assert 0 < meta["trained_s"] < 0.06 * 60
+    assert 0 < meta["trained_s"] < 0.03 * 60
     sizes = [f.stat().st_size for f in tiny_training.out.glob("step-*.pt")]
     assert max(sizes) < 16 << 20
     codec = RtCodec(TINY)
@@ -98,7 +98,7 @@ def test_training_goes_on_where_it_stopped(tiny_training):
     train.run(tiny_training)
     _, later = read_tensors(tiny_training.out)
     assert later["step"] > meta["step"]
-    assert later["trained_s"] >= 0.06 * 60
+    assert later["trained_s"] >= 0.03 * 60
     lines = (tiny_training.out / "log.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     assert [row["frames"] for row in rows if "frames" in row][-1] == 3
