@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -46,6 +48,16 @@ def tiny_training(monkeypatch, shards, tmp_path) -> argparse.Namespace:
         batch=2, learning_rate=1e-3, device="cpu", eager=True, threads=1, workers=0,
         save_minutes=0.01, evaluate_minutes=10, seed=1,
     )  # fmt: skip
+
+
+def test_training_imports_torch_numpy_and_cv2_alone():
+    code = (
+        "import sys, engines.codec.train;"
+        "print(sorted({'constriction', 'av', 'onnx', 'onnxruntime', 'openvino', 'streamer'}"
+        " & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_shards_give_back_the_frames(shards):
