@@ -48,6 +48,7 @@ from streamer.queues import LAST_WORDS_MS, Inbox, Outbox, Received, make_socket
 log = logging.getLogger(__name__)
 
 BEAT_S = 0.5
+DROPS_TOLD_S = 1.0
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _ABOUT_CAMERA = (Skipped, EndOfStream)
@@ -85,6 +86,7 @@ class Stage:
         self.counters: Counter[str] = Counter()
         self.dropped: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._drops_told: Counter[tuple[str, str]] = Counter()
+        self._tell_drops_at = 0.0
         self.latency: defaultdict[str, Histogram] = defaultdict(Histogram)
         self.stopping = False
         self.error: StreamerError | None = None
@@ -209,6 +211,7 @@ class Stage:
                 self.on_tick()
             self._turn(max(0.0, min(beat_at, self.tick_at) - time.monotonic()))
         self.on_close()
+        self._tell_drops_at = 0.0
         self._beat()
 
     def close(self) -> None:
@@ -289,7 +292,9 @@ class Stage:
                     self.notice("frames.dropped", camera, cause=cause, count=count, total=total)
 
     def _beat(self) -> None:
-        self._tell_drops()
+        if time.monotonic() >= self._tell_drops_at:
+            self._tell_drops_at = time.monotonic() + DROPS_TOLD_S
+            self._tell_drops()
         for consumer, edge in self.outbox.statistics().items():
             self.counters[f"pending.{consumer}"] = edge.pending
             self.counters[f"in_flight.{consumer}"] = edge.in_flight

@@ -101,7 +101,7 @@ class Encode(Stage):
             elif isinstance(body, EndOfStream):
                 self._ended = True
             self.inbox.done(item.producer, item.number)
-        self._write_what_can_go()
+        self.tick_at = time.monotonic()
 
     def on_peer_down(self, down: PeerDown) -> None:
         """Without its producer a frame or an annotation never comes."""
@@ -109,20 +109,20 @@ class Encode(Stage):
             self._end_annotations("failed")
         elif down.final and down.stage == self._decode:
             self._ended = True
-        self._write_what_can_go()
+        self.tick_at = time.monotonic()
 
     def on_tick(self) -> None:
-        """The deadline of the oldest frame is over."""
-        self._write_what_can_go()
+        """Write one frame, if one can go; a slow encoder must not keep us from our beats."""
+        self.tick_at = time.monotonic() if self._write_next() else self._join.due_s
 
     def finished(self) -> bool:
         """All frames are written, and nobody has anything to say about them."""
         return self.stopping or (self._ended and not len(self._join) and not self._annotated)
 
     def on_close(self) -> None:
-        """Write what is here, and finish all files."""
-        self._end_annotations("stopped")
-        self._write_what_can_go()
+        """Finish all files; frames that a hurried stop leaves here are counted, not written."""
+        if len(self._join):
+            self.dropped[self.camera]["encode_stopped"] += len(self._join)
         for output in self._outputs:
             self._tell_closed(output)
         if self._opened:
@@ -132,10 +132,11 @@ class Encode(Stage):
         self._annotated = False
         self._join.no_more_results(cause)
 
-    def _write_what_can_go(self) -> None:
-        while (joined := self._join.next(time.monotonic())) is not None:
+    def _write_next(self) -> bool:
+        joined = self._join.next(time.monotonic())
+        if joined is not None:
             self._write(joined)
-        self.tick_at = self._join.due_s
+        return joined is not None
 
     def _write(self, joined: Joined[Received, Tracks]) -> None:
         frame = joined.item.body

@@ -1,0 +1,19 @@
+"""A stage that neither Stop nor SIGTERM ends; only SIGKILL does."""
+
+import signal
+
+from streamer.stage import Stage
+
+
+class IgnoresStop(Stage):
+    def on_open(self) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    def on_stop(self, *, drain: bool) -> None:
+        pass
+
+    def finished(self) -> bool:
+        return False
+
+
+make = IgnoresStop

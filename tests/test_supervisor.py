@@ -1,0 +1,100 @@
+"""One misbehaving stage at a time in a graph that is otherwise as usual: outcome and time."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from streamer.config import build_config
+from streamer.graph import Graph, build_graph
+from streamer.supervisor import Outcome, Supervisor
+
+STAGES = Path(__file__).parent / "stages"
+SCENE = "synthetic:street?seed=5&size=160x120&fps=20"
+
+
+@pytest.fixture(autouse=True)
+def stages_can_be_found(monkeypatch):
+    path = [str(STAGES), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
+
+
+def graph(tmp_path: Path, bad: str, module: str, **supervisor: object) -> Graph:
+    """A camera without a detector, in which one stage misbehaves."""
+    config = build_config(
+        {
+            "cameras": {"gate": {"source": SCENE, "regime": "live"}},
+            "detector": None,
+            "record": {"folder": str(tmp_path / "rec")},
+            "events": {"file": str(tmp_path / "events.jsonl")},
+            "supervisor": {"stop_s": 2.0, **supervisor},
+        }
+    )
+    usual = build_graph(config, {"gate": True})
+    stages = tuple(
+        msgspec.structs.replace(stage, module=module) if stage.name == bad else stage
+        for stage in usual.stages
+    )
+    return Graph(config, stages, usual.live)
+
+
+def run(graph: Graph, *, stop_after_s: float) -> tuple[Outcome, float]:
+    """Run, ask for a stop after a while; the outcome and how long the stop took."""
+    supervisor = Supervisor(graph)
+    timer = threading.Timer(stop_after_s, supervisor.request_stop)
+    begun = time.monotonic()
+    timer.start()
+    outcome = supervisor.run()
+    timer.cancel()
+    return outcome, time.monotonic() - begun - stop_after_s
+
+
+def test_a_stage_that_always_crashes_is_given_up_and_the_others_go_on(tmp_path):
+    outcome, _ = run(graph(tmp_path, "publish", "always_crashes", restarts=2), stop_after_s=4)
+    (error,) = outcome.errors
+    assert str(error).startswith("publish: died 3 times within 60 s, last exit code 1; given up")
+    assert error.stage == "publish"
+    assert outcome.summary.restarts == 2
+    assert outcome.summary.frames_out > 20
+
+
+def test_a_stage_that_hangs_is_replaced(tmp_path):
+    hanging = graph(tmp_path, "publish", "hangs_after_ready", restarts=1, beat_s=0.5)
+    outcome, _ = run(hanging, stop_after_s=5)
+    (error,) = outcome.errors
+    assert "publish: died 2 times within 60 s, last killed by SIGKILL" in str(error)
+    assert outcome.summary.frames_out > 20
+
+
+def test_a_stage_that_is_never_ready_is_replaced(tmp_path):
+    late = graph(tmp_path, "publish", "never_ready", restarts=0, ready_s=4.0)
+    outcome, _ = run(late, stop_after_s=7)
+    (error,) = outcome.errors
+    assert "publish: died 1 times within 60 s, last killed by SIGKILL" in str(error)
+
+
+def test_a_stage_that_ignores_stop_and_sigterm_is_killed_in_time(tmp_path):
+    outcome, took_s = run(graph(tmp_path, "publish", "ignores_stop"), stop_after_s=2)
+    assert took_s < 3.0
+    assert outcome.summary.frames_out > 5
+
+
+def test_a_slow_recorder_costs_frames_that_are_counted_and_holds_nobody_up(tmp_path):
+    outcome, took_s = run(graph(tmp_path, "encode.gate", "slow_sink"), stop_after_s=6)
+    summary = outcome.summary
+    assert summary.frames_in > 60
+    assert summary.restarts == 0
+    assert summary.frames_dropped["encode_busy"] > 20
+    lost = sum(summary.frames_dropped.values())
+    assert summary.frames_in == summary.frames_out + lost
+    assert took_s < 3.0
+
+
+def test_a_stop_before_anything_is_ready_ends_at_once(tmp_path):
+    _, took_s = run(graph(tmp_path, "publish", "never_ready"), stop_after_s=0.05)
+    assert took_s < 2.0
