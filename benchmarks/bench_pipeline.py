@@ -41,6 +41,11 @@ from engines.detectors.signature import COCO80
 
 SIDE = 416
 SCORE, IOU = 0.3, 0.5
+PEERS = {
+    "loop": ["--engine", "onnxruntime"],
+    "loop, frame threads": ["--engine", "onnxruntime", "--frame-threads"],
+    "loop, frame threads, openvino": ["--engine", "openvino", "--frame-threads"],
+}
 WARM_UP_S = 3.0
 """Live: events before this are not counted; the subscriber may be connecting still."""
 
@@ -60,8 +65,8 @@ class Offline:
     def round(self) -> None:
         """Run everything once."""
         self._note("pipeline", self._pipeline())
-        for engine in ("onnxruntime", "openvino"):
-            self._note(f"loop {engine}", self._loop(engine))
+        for peer, arguments in PEERS.items():
+            self._note(peer, self._loop(peer, arguments))
 
     def fps(self, who: str) -> float | None:
         """Median frames a second."""
@@ -109,18 +114,18 @@ class Offline:
             "bytes": out.stat().st_size,
         }
 
-    def _loop(self, engine: str) -> dict[str, Any]:
+    def _loop(self, peer: str, arguments: Sequence[str]) -> dict[str, Any]:
         found = self._folder / "loop.json"
         frames = str(len(self.boxes["pipeline"]))
         done = subprocess.run(
             [
                 sys.executable, "-m", "benchmarks.peer_loop", str(self._video), str(self._model),
-                str(self._folder / "loop.mp4"), str(found), "--engine", engine,
+                str(self._folder / "loop.mp4"), str(found), *arguments,
                 "--frames", frames, "--side", str(SIDE),
             ],
             cwd=report.ROOT, stdout=subprocess.PIPE, text=True, check=True,
         )  # fmt: skip
-        self.boxes[f"loop {engine}"] = json.loads(found.read_text())
+        self.boxes[peer] = json.loads(found.read_text())
         figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return figures
 
@@ -239,7 +244,7 @@ def main() -> int:
                 rows = [[who, run.fps(who), None, None] for who in ["pipeline"]]
                 rows += [[who, run.fps(who), run.ratio(who), run.f1(who)] for who in peers]
                 report.table([size, "fps", "pipeline/peer", "F1 of boxes"], rows)
-                peer = "loop onnxruntime"
+                peer = "loop"
                 gates += [
                     report.Gate(f"{size} ratio to the loop", run.ratio(peer), 1.4, 2.0, True),
                     report.Gate(f"{size} F1 of boxes", run.f1(peer), 0.97, 0.97, True),

@@ -2,10 +2,12 @@
 
 The peer of bench_pipeline: OpenCV reads, ONNX Runtime (or OpenVINO) detects with its default
 settings, ByteTrack of the package `supervision` tracks, OpenCV draws, PyAV writes H.264. Nothing is
-computed twice, grids are made once, the arrays are reused, and x264 may use frame threads, so that
-it works while the loop goes on. Each frame is inferred. Knows nothing of streamer.
+computed twice, grids are made once, and the arrays are reused. Each frame is inferred. With
+--frame-threads x264 works while the loop goes on, which few who write such a loop know to ask PyAV
+for: by default it slices each picture, and the loop waits. Knows nothing of streamer.
 
 Usage: python -m benchmarks.peer_loop VIDEO MODEL OUT.mp4 DETECTIONS.json [--engine openvino]
+       [--frame-threads]
 The last line is one JSON object: frames, seconds from the first frame to the last packet, fps.
 """
 
@@ -143,7 +145,8 @@ def main() -> None:
         stream.height = int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
         stream.pix_fmt = "yuv420p"
         stream.options = {"preset": "veryfast", "crf": "23"}
-        stream.thread_type = "FRAME"
+        if options.frame_threads:
+            stream.thread_type = "FRAME"
         while len(found) < (options.frames or float("inf")):
             more, image = capture.read()
             if not more:
@@ -175,6 +178,7 @@ def parse() -> argparse.Namespace:
     for name in ("video", "model", "out", "detections"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--engine", choices=list(NETWORKS), default="onnxruntime")
+    parser.add_argument("--frame-threads", action="store_true", help="of x264")
     parser.add_argument("--frames", type=int, default=0, help="0 for all")
     parser.add_argument("--side", type=int, default=416, help="of the network's input, px")
     return parser.parse_args()

@@ -48,6 +48,7 @@ from streamer.queues import LAST_WORDS_MS, Inbox, Outbox, Received, make_socket
 log = logging.getLogger(__name__)
 
 BEAT_S = 0.5
+ITEMS_A_TURN = 16
 DROPS_TOLD_S = 1.0
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
@@ -237,8 +238,11 @@ class Stage:
             elif source in self._producers:
                 self._take(self._producers[source])
 
-    def _take(self, producer: str) -> None:
-        while (item := self.inbox.receive(producer)) is not None:
+    def _take(self, producer: str, most: float = ITEMS_A_TURN) -> None:
+        """Handle what has come, but let the loop turn: each item given back brings the next."""
+        taken = 0
+        while taken < most and (item := self.inbox.receive(producer)) is not None:
+            taken += 1
             self.on_item(item)
 
     def _hear(self) -> None:
@@ -279,7 +283,7 @@ class Stage:
             self.outbox.receive()  # what it gave back before it died
             self.outbox.lost(peer.stage, final=peer.final)
         if peer.stage in self.spec.producers:
-            self._take(peer.stage)  # what it had sent before it died is still good
+            self._take(peer.stage, most=float("inf"))  # what it had sent before it died is still good
             self._disconnect(peer.stage)
         self.on_peer_down(peer)
 
