@@ -229,6 +229,11 @@ def test_a_descriptor_number_that_is_no_pool_any_more_is_stale(pools: Pools) -> 
         PoolReader(PID).check(frame)
     os.close(reading)
     os.close(writing)
+    empty = os.memfd_create("other")
+    assert empty == pool.pool_fd
+    with pytest.raises(StaleFrame, match="the pool of frame 0 is gone: cannot mmap an empty file"):
+        PoolReader(PID).check(frame)
+    os.close(empty)
 
 
 def test_pools_of_two_cameras_never_mix(pools: Pools) -> None:
@@ -315,8 +320,12 @@ def test_acquire_waits_only_if_asked_to(pools: Pools) -> None:
     assert pool.acquire(wait=lambda: pytest.fail("there was a free slot")) is not None
 
 
-def test_acquire_goes_on_as_soon_as_a_slot_is_free(pools: Pools) -> None:
+def test_acquire_goes_on_as_soon_as_a_slot_is_free(
+    pools: Pools, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pool = pools.make(34, 18, slots=1)
+    sleep = pool.changed.wait
+    monkeypatch.setattr(pool.changed, "wait", lambda _timeout: sleep(60))  # it must be woken
     held = pool.acquire()
     assert held is not None
     waits = threading.Event()
