@@ -4,8 +4,9 @@ Offline regime: every frame of a file is inferred, tracked, drawn and encoded (x
 23), the same network at the same input size on both sides; pipeline and loops take turns.
 Metric: frames a second from the first decoded frame to the last packet; median of rounds, and the
 median ratio of one round's pair. The boxes of both are compared: F1 at IoU 0.5 and score 0.3.
-Peer: benchmarks/peer_loop.py on ONNX Runtime (the gate), and on OpenVINO for honesty, which by
-default computes in bfloat16 where the processor has it; the pipeline computes in float32.
+Peers: benchmarks/peer_loop.py as one writes it, on ONNX Runtime (the gate); and, for honesty, the
+same with x264's frame threads, on ONNX Runtime and on OpenVINO. The latter computes in bfloat16 by
+default where the processor has it; the pipeline computes in float32.
 Measure on an idle machine: the two spinning threads of ONNX Runtime suffer most from neighbours.
 Ceiling: a two-core machine has 2,000 core-ms a second; one 720p frame costs about 27 of them at the
 least (decoding 2.3, network 12.3, x264 9.9, small parts), so 70 fps.
