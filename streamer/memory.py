@@ -52,9 +52,10 @@ def _room_bytes(group: Path, limit: str, used: str, cache: str) -> float:
         text = (group / limit).read_text().strip()
         if text == "max":
             return float("inf")
-        counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        # Recordings fill the cache of files, which gives way at once.
-        in_use = int((group / used).read_text()) - int(counts.get(cache, 0))
+        in_use = int((group / used).read_text())
+        counts = group / "memory.stat"
+        if counts.exists():  # recordings fill the cache of files, which gives way at once
+            in_use -= int(dict(map(str.split, counts.read_text().splitlines())).get(cache, 0))
         return max(0, int(text) - in_use)
     except OSError:
         return float("inf")  # this level sets no limit
