@@ -230,14 +230,16 @@ Body = Frame | Detections | Tracks | Skipped | EndOfStream
 
 _encoder = msgspec.msgpack.Encoder()
 encode = _encoder.encode
-_edge = msgspec.msgpack.Decoder(EdgeMessage)
-_control = msgspec.msgpack.Decoder(ControlMessage)
-_supervisor = msgspec.msgpack.Decoder(SupervisorMessage)
+_edge: msgspec.msgpack.Decoder[EdgeMessage] = msgspec.msgpack.Decoder(EdgeMessage)
+_control: msgspec.msgpack.Decoder[ControlMessage] = msgspec.msgpack.Decoder(ControlMessage)
+_supervisor: msgspec.msgpack.Decoder[SupervisorMessage] = msgspec.msgpack.Decoder(SupervisorMessage)
+
+Message = TypeVar("Message")
 
 
 def _decode(
-    decoder: msgspec.msgpack.Decoder[object], data: bytes | memoryview, what: str
-) -> object:
+    decoder: msgspec.msgpack.Decoder[Message], data: bytes | memoryview, what: str
+) -> Message:
     if len(data) > MAX_MESSAGE_BYTES:
         raise MessageError(
             f"{what}: message of {len(data)} bytes is over {MAX_MESSAGE_BYTES}; ignored"
@@ -250,20 +252,14 @@ def _decode(
 
 def decode_edge(data: bytes | memoryview) -> EdgeMessage:
     """Parse what crosses a queue; MessageError if it is none of ours."""
-    message = _decode(_edge, data, "queue")
-    assert isinstance(message, EdgeMessage)
-    return message
+    return _decode(_edge, data, "queue")
 
 
 def decode_control(data: bytes | memoryview) -> ControlMessage:
     """Parse what a stage says to its supervisor; MessageError if it is none of ours."""
-    message = _decode(_control, data, "control")
-    assert isinstance(message, ControlMessage)
-    return message
+    return _decode(_control, data, "control")
 
 
 def decode_supervisor(data: bytes | memoryview) -> SupervisorMessage:
     """Parse what the supervisor says to a stage; MessageError if it is none of ours."""
-    message = _decode(_supervisor, data, "supervisor")
-    assert isinstance(message, SupervisorMessage)
-    return message
+    return _decode(_supervisor, data, "supervisor")

@@ -1,0 +1,44 @@
+"""Write the table of measured figures into README.md, from benchmarks/results/*.json alone.
+
+Command: python -m benchmarks.readme
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+RESULTS = Path(__file__).with_name("results")
+README = Path(__file__).resolve().parent.parent / "README.md"
+BEGIN, END = "<!-- measured: python -m benchmarks.readme -->\n", "<!-- end of measured -->\n"
+
+
+def table(folder: Path = RESULTS) -> str:
+    """One row for each promise of each benchmark, and below them the machine they ran on."""
+    rows = ["| benchmark | what | measured | must | aim |", "|---|---|---|---|---|"]
+    machines = set()
+    for path in sorted(folder.glob("*.json")):
+        document = json.loads(path.read_text())
+        for gate in document.get("gates", []):
+            sign = "≥" if gate["at_least"] else "≤"
+            measured = "not measured" if gate["value"] is None else f"{gate['value']:g}"
+            missed = "" if gate["passed"] else " (missed)"
+            rows.append(
+                f"| {document['benchmark']} | {gate['name']} | {measured}{missed} "
+                f"| {sign} {gate['must']:g} | {sign} {gate['aim']:g} |"
+            )
+        if "gates" in document:
+            machine = document["machine"]
+            machines.add(f"{machine['cores']} cores of {machine['cpu']}")
+    return "\n".join([*rows, "", f"Measured on {'; '.join(sorted(machines))}.", ""])
+
+
+def main() -> None:
+    """Replace the block between the marks."""
+    before, _, rest = README.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    README.write_text(f"{before}{BEGIN}{table()}{END}{after}")
+
+
+if __name__ == "__main__":
+    main()
