@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,9 @@ from engines.detectors.preprocess import fill_input, place, to_bgr
 from engines.detectors.runtime import Detections, Detector
 from engines.detectors.signature import COCO80, Signature, cells
 from engines.errors import EngineMismatch, ModelError
+from engines.zoo import find_model
+from streamer.planes import Planes
+from streamer.sources.street.street import Street
 
 PERSON, CAR = COCO80.index("person"), COCO80.index("car")
 
@@ -347,3 +351,56 @@ def test_a_network_that_is_no_detector_is_refused_with_what_was_seen(data_dir: P
 def test_an_unknown_name_lists_the_shipped_ones() -> None:
     with pytest.raises(ModelError, match="steet: model must be one of street or an ONNX file"):
         Detector.load("steet")
+
+
+# ------------------------------------------------------------------------------ the shipped network
+
+
+def test_the_shipped_detector_is_small_and_says_what_it_is() -> None:
+    detector = Detector.load("street")
+    assert find_model("street").stat().st_size <= 4_000_000
+    assert detector.classes == ("person", "bicycle", "car", "motorcycle", "bus", "truck")
+    assert (detector.signature.width, detector.signature.height) == (448, 256)
+    assert detector.max_batch is None
+    assert detector.engine.metadata["licence"] == "Apache-2.0"
+    detector.close()
+
+
+@pytest.mark.parametrize(
+    ("clip", "name", "every"),
+    [("walking_crowd_720p.mp4", "person", 8), ("highway_320x240.avi", "car", 15)],
+)
+def test_the_shipped_detector_agrees_with_a_public_one(
+    data_dir: Path, clip: str, name: str, every: int
+) -> None:
+    frames = frames_of(data_dir / "video" / clip, 1)
+    frames = frames[len(frames) * 3 // 4 :: every]  # none of these was trained on
+    found = []
+    teacher = data_dir / "weights" / "yolox_nano_416_coco.onnx"
+    for path, score in (("street", 0.4), (teacher, 0.5)):
+        detector = Detector.load(path, only=[name], score=score)
+        seen = [detector.detect(*i420(frame)) for frame in frames]
+        # One class alone is asked for, so its index, which differs, can be left out.
+        found.append([replace(s, classes=np.zeros_like(s.classes)) for s in seen])
+        detector.close()
+    assert sum(len(detections) for detections in found[1]) >= 40
+    assert agreement(*found, 0.0) >= 0.7
+
+
+def test_the_shipped_detector_finds_the_actors_of_a_rendered_street() -> None:
+    detector = Detector.load("street", score=0.4)
+    street = Street(7)
+    planes = Planes.empty(street.width, street.height)
+    found = wanted = 0
+    for frame in range(100, 600, 100):
+        street.render(frame, planes)
+        seen = detector.detect(planes.y, planes.u, planes.v)
+        for actor in street.truth(frame).sightings:
+            if actor.visibility >= 0.5:
+                box = np.array([actor.box_xyxy], np.float32)
+                mine = seen.boxes_xyxy[seen.classes == detector.classes.index(actor.name)]
+                wanted += 1
+                found += len(mine) > 0 and bool(box_iou(box, mine).max() >= 0.5)
+    detector.close()
+    assert wanted >= 30
+    assert found / wanted >= 0.6
