@@ -56,6 +56,7 @@ def subscribe_raw(
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     socket = context.socket(zmq.SUB)
     socket.set(zmq.LINGER, 0)
+    socket.set(zmq.IPV6, "[" in address)
     socket.set(zmq.RCVHWM, _QUEUED)
     topic = "" if camera is None else f"{camera}.{kind or ''}"
     socket.set(zmq.SUBSCRIBE, topic.encode())

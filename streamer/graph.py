@@ -54,11 +54,11 @@ class Graph:
         return {*stage.producers, *stage.consumers}
 
     def slots(self, camera: str) -> int:
-        """Slots of this camera's pool: all that its consumers may hold, one that waits in front of
-        inference, one being written, one to spare."""
+        """Slots of this camera's pool: all that its consumers may hold, those that may wait in front
+        of them, one being written, one to spare."""
         decode = self.stage(f"decode.{camera}")
         held = sum(self.stage(name).producers[decode.name] for name in decode.consumers)
-        return held + 3
+        return held + sum(policy.size for policy in decode.consumers.values()) + 2
 
     def pool_bytes(self, camera: str, width: int, height: int) -> int:
         """Shared memory of this camera at one picture size."""

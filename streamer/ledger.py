@@ -10,7 +10,7 @@ import struct
 from streamer.memory import SharedMemory, allocate
 
 _COUNTER = struct.Struct("<q")
-COUNTERS = 512
+COUNTERS = 4096
 
 
 def make_ledger(stage: str) -> int:

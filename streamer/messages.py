@@ -7,7 +7,7 @@ a second part. Tags carry a version; a peer of another version is told apart, ne
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta

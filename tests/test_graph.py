@@ -135,7 +135,7 @@ def test_one_inference_serves_all_cameras() -> None:
         (9, {}, 1),  # each camera can always have one there
     ],
 )
-def test_slots_are_what_the_consumers_may_hold_and_three(
+def test_slots_are_what_may_be_held_and_what_may_wait_and_two(
     cameras: int, detector: dict[str, object], in_flight: int
 ) -> None:
     names = {f"c{number}": {"source": f"x{number}", "record": "r"} for number in range(cameras)}
@@ -143,20 +143,21 @@ def test_slots_are_what_the_consumers_may_hold_and_three(
     graph = graph_of(config, live=True)
     assert graph.stage("infer").producers["decode.c0"] == in_flight
     assert graph.stage("encode.c0").producers == {"decode.c0": 10, "track.c0": WORD_CREDITS}
-    assert graph.slots("c0") == in_flight + 10 + 3
+    waiting_for_infer, waiting_for_encode = 1, 2
+    assert graph.slots("c0") == in_flight + 10 + waiting_for_infer + waiting_for_encode + 2
 
 
 def test_without_consumers_a_pool_is_small() -> None:
     graph = graph_of(config_of({"a": "x"}, detector=None), live=False)
-    assert graph.slots("a") == 3
+    assert graph.slots("a") == 2
 
 
 def test_bytes_of_a_pool() -> None:
     config = config_of({"a": {"source": "x", "out": "o.mp4"}}, encode={"join_frames": 16})
     graph = graph_of(config, live=False)
-    assert graph.slots("a") == 5 + 16 + 3
-    assert graph.pool_bytes("a", 1920, 1080) == 24 * slot_bytes(1920, 1080)
-    assert graph.pool_bytes("a", 1920, 1080) == pytest.approx(24 * 1920 * 1080 * 1.5, rel=0.01)
+    assert graph.slots("a") == 5 + 16 + 1 + 2 + 2
+    assert graph.pool_bytes("a", 1920, 1080) == 26 * slot_bytes(1920, 1080)
+    assert graph.pool_bytes("a", 1920, 1080) == pytest.approx(26 * 1920 * 1080 * 1.5, rel=0.01)
 
 
 def test_an_unknown_stage_is_our_own_mistake() -> None:

@@ -158,6 +158,7 @@ class Publish(Stage):
 
     def _bind(self, address: str) -> zmq.Socket[bytes]:
         socket = self.make_socket(zmq.PUB)
+        socket.set(zmq.IPV6, "[" in address)
         deadline = time.monotonic() + (2.0 if self.start.incarnation else 0.0)
         while True:
             try:

@@ -32,7 +32,7 @@ from streamer.messages import (
 from streamer.queues import EdgePolicy, Inbox, Outbox, Received, make_socket
 
 WIDTH, HEIGHT = 34, 18
-DEADLINE_S = 10.0
+DEADLINE_S = 40.0
 BLOCK = EdgePolicy(policy="block")
 NEWEST = EdgePolicy(policy="drop_oldest", size=2)
 VOLATILE = EdgePolicy(policy="block", redeliver=False)
