@@ -283,9 +283,8 @@ class Stage:
             self.outbox.receive()  # what it gave back before it died
             self.outbox.lost(peer.stage, final=peer.final)
         if peer.stage in self.spec.producers:
-            self._take(
-                peer.stage, most=float("inf")
-            )  # what it had sent before it died is still good
+            # What it had sent before it died is still good.
+            self._take(peer.stage, most=float("inf"))
             self._disconnect(peer.stage)
         self.on_peer_down(peer)
 
