@@ -24,11 +24,15 @@ def stages_can_be_found(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
 
 
-def graph(tmp_path: Path, bad: str, module: str, **supervisor: object) -> Graph:
+def graph(
+    tmp_path: Path, bad: str, module: str, *, source: object = SCENE, **supervisor: object
+) -> Graph:
     """A camera without a detector, in which one stage misbehaves."""
     config = build_config(
         {
-            "cameras": {"gate": {"source": SCENE, "regime": "live"}},
+            "cameras": {
+                "gate": {"source": source, "regime": "live", "open_s": 0.2, "first_frame_s": 0.2}
+            },
             "detector": None,
             "record": {"folder": str(tmp_path / "rec")},
             "events": {"file": str(tmp_path / "events.jsonl")},
@@ -82,6 +86,14 @@ def test_a_stage_that_ignores_stop_and_sigterm_is_killed_in_time(tmp_path):
     outcome, took_s = run(graph(tmp_path, "publish", "ignores_stop"), stop_after_s=6)
     assert took_s < 3.0
     assert outcome.summary.frames_out > 5
+
+
+def test_a_source_that_heeds_no_deadline_is_replaced(tmp_path):
+    uri = "rtsp://127.0.0.1:9/stream"
+    deaf = graph(tmp_path, "decode.gate", "deaf_source", source=uri, restarts=0)
+    outcome, _ = run(deaf, stop_after_s=15)
+    (error,) = outcome.errors
+    assert str(error).startswith("decode.gate: died 1 times within 60 s, last exit code 1")
 
 
 def test_a_slow_recorder_costs_frames_that_are_counted_and_holds_nobody_up(tmp_path):

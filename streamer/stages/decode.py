@@ -15,7 +15,7 @@ from collections import deque
 from dataclasses import replace
 from fractions import Fraction
 
-from streamer.errors import OutOfMemory, SourceError, StreamerError
+from streamer.errors import OutOfMemory, SourceError
 from streamer.frames import FramePool, Lease
 from streamer.graph import build_graph, decoder_threads
 from streamer.messages import (
@@ -48,6 +48,8 @@ _CONSUMERS_S = (5.0, 1.0)
 _DRAIN_S = 0.5
 """How long a source may take to notice that it was stopped."""
 _GRANT_S = 5.0
+_HANG_S = 5.0
+"""How long a source may stay blocked after its own deadlines are over."""
 _NS = 10**9
 
 
@@ -81,6 +83,7 @@ class Decode(Stage):
         self._damage = (0, 0)
         self._begin_at = time.monotonic() + _CONSUMERS_S[min(start.incarnation, 1)]
         self._ended = False
+        self._stalled_since = time.monotonic()
         self._drain_at = float("inf")
 
     def on_open(self) -> None:
@@ -129,6 +132,7 @@ class Decode(Stage):
         if now >= self._drain_at:
             self._end("stopped", "the run was stopped")
         self._tell_damage()
+        self._refuse_to_hang(now)
         self.tick_at = min(now + 1.0, self._drain_at if not self._ended else float("inf"))
 
     def on_wake(self) -> None:
@@ -151,6 +155,13 @@ class Decode(Stage):
         return self.stopping or self._ended
 
     # The main thread.
+
+    def _refuse_to_hang(self, now: float) -> None:
+        """A library that ignores its own deadlines is left by leaving the process."""
+        if self._reader.state != "stalled" or not is_live(self._camera.source):
+            self._stalled_since = now
+        elif now - self._stalled_since > _HANG_S and not self._ended:
+            raise RuntimeError(f"{self.camera}: the source hangs and can't be interrupted")
 
     def _begin(self) -> None:
         if not self._thread.is_alive() and not self._ended:
@@ -250,7 +261,7 @@ class Decode(Stage):
                     self._pass(event)
                 elif not self._store(event):
                     break
-        except (StreamerError, OSError, RuntimeError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - the thread's outermost frame; main raises it
             self._pass(error)
         else:
             self._pass(None)
