@@ -9,7 +9,9 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import jsonschema
+import numpy as np
 import pytest
 from conftest import missing
 from pipeline import Run, assert_no_gaps, play, streamer
@@ -166,6 +168,23 @@ def test_a_full_disk_is_told_and_what_was_flushed_plays(tmp_path, detector, smal
     ended = next(e for e in run.events() if e["type"] == "recording.segment")
     assert ended["finished"] is False
     assert len(play(Path(str(ended["path"])))) == ended["frames"] >= 25
+
+
+def test_pools_larger_than_the_memory_are_refused(tmp_path, detector):
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    cv2.imwrite(str(frames / "1.png"), np.zeros((10_000, 10_000), np.uint8))
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        f"cameras: {{huge: {frames}}}\n"
+        f"detector: {{model: {detector}}}\n"
+        f"record: {{folder: {tmp_path / 'rec'}}}\n"
+        "encode: {join_frames: 250}\n"
+    )
+    done = streamer("run", config)
+    assert done.returncode == 4
+    assert re.search(r"pool:huge: \d+ MB of shared memory are needed, \d+ MB are", done.stderr)
+    assert "use fewer or smaller cameras" in done.stderr
 
 
 def test_credentials_are_nowhere(tmp_path, detector):

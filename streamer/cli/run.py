@@ -109,7 +109,7 @@ def _exit_code(errors: Sequence[StageFailed]) -> int:
         return 0
     if any(error.kind in ("ConfigError", "ModelError", "EngineUnavailable") for error in errors):
         return 2
-    return 3 if all(error.stage.startswith("decode.") for error in errors) else 4
+    return 3 if all(error.kind == "SourceError" for error in errors) else 4
 
 
 def _names(sources: Sequence[str]) -> list[str]:
