@@ -54,7 +54,7 @@ class Graph:
         return {*stage.producers, *stage.consumers}
 
     def slots(self, camera: str) -> int:
-        """Slots of this camera's pool: all that its consumers may hold, those that may wait in front
+        """Slots of this camera's pool: all that its consumers may hold, what may wait in front
         of them, one being written, one to spare."""
         decode = self.stage(f"decode.{camera}")
         held = sum(self.stage(name).producers[decode.name] for name in decode.consumers)
