@@ -12,7 +12,7 @@ from streamer.planes import U8
 
 _FONT = cv2.FONT_HERSHEY_DUPLEX
 _FINER = 8  # glyphs are drawn this many times larger and scaled down: that smooths them
-_REMEMBERED = 4096  # tiles, a few MB
+_REMEMBERED = 512  # tiles of about 5 kB; the oldest makes room
 
 Tile = tuple[U8, U8, U8]
 
@@ -41,9 +41,10 @@ class Glyphs:
         key = (text, ink + ground)
         tile = self._tiles.get(key)
         if tile is None:
+            tile = self._join(text, ink, ground)
             if len(self._tiles) >= _REMEMBERED:
-                self._tiles.clear()
-            tile = self._tiles[key] = self._join(text, ink, ground)
+                del self._tiles[next(iter(self._tiles))]
+            self._tiles[key] = tile
         return tile
 
     def _join(self, text: str, ink: tuple[int, ...], ground: tuple[int, ...]) -> Tile:
