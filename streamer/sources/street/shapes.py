@@ -30,7 +30,7 @@ class Paint(NamedTuple):
     stroke_m: float = 0.0
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def paint(rgb: Rgb, light: float = 1.0, stroke_m: float = 0.0) -> Paint:
     """Turn a colour under some light into BT.601 video levels, less the mean of the noise."""
     r, g, b = (min(255.0, max(0.0, c * light)) for c in rgb)

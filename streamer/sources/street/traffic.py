@@ -62,7 +62,7 @@ class Traffic:
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
-        self._spawn = lru_cache(maxsize=1024)(self._uncached_spawn)
+        self._spawn = lru_cache(maxsize=384)(self._uncached_spawn)
         dice = Dice(seed, 1, 0)
         self._parked: tuple[Actor, ...] = tuple(
             Driver.parked(
