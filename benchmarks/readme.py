@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 RESULTS = Path(__file__).with_name("results")
 README = Path(__file__).resolve().parent.parent / "README.md"
+Gate = dict[str, Any]
 BEGIN, END = "<!-- measured: python -m benchmarks.readme -->\n", "<!-- end of measured -->\n"
 
 
@@ -19,7 +21,7 @@ def table(folder: Path = RESULTS) -> str:
     machines = set()
     for path in sorted(folder.glob("*.json")):
         document = json.loads(path.read_text())
-        for gate in document.get("gates", []):
+        for gate in _worst_of_processes(document.get("gates", [])):
             sign = "≥" if gate["at_least"] else "≤"
             measured = "not measured" if gate["value"] is None else f"{gate['value']:g}"
             missed = "" if gate["passed"] else " (missed)"
@@ -31,6 +33,22 @@ def table(folder: Path = RESULTS) -> str:
             machine = document["machine"]
             machines.add(f"{machine['cores']} cores of {machine['cpu']}")
     return "\n".join([*rows, "", f"Measured on {'; '.join(sorted(machines))}.", ""])
+
+
+def _worst_of_processes(gates: list[Gate]) -> list[Gate]:
+    """One row in place of one for each process: the worst of those that measure the same."""
+    shown: dict[str, Gate] = {}
+    for gate in gates:
+        _, _, what = gate["name"].partition(" ")
+        per_process = what in ("MB/h", "descriptors")
+        name = f"{what}, worst process" if per_process else gate["name"]
+        if name not in shown or _badness(gate) > _badness(shown[name]):
+            shown[name] = {**gate, "name": name}
+    return list(shown.values())
+
+
+def _badness(gate: Gate) -> float:
+    return float("inf") if gate["value"] is None else float(gate["value"])
 
 
 def main() -> None:
