@@ -1,4 +1,4 @@
-"""Turn words into small coloured pictures in YUV, and remember them; no word is drawn twice."""
+"""Turn words into small coloured pictures in YUV, and remember the latest of them."""
 
 from __future__ import annotations
 
