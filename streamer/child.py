@@ -37,7 +37,7 @@ class Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=_environment(live=start.live.get(spec.camera, False)),
+            env=_environment(live=start.live.get(spec.camera, any(start.live.values()))),
         )
         assert self._process.stdin
         assert self._process.stdout
