@@ -32,6 +32,22 @@ class Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Base of all sections: unknown keys are errors."""
 
 
+Relative = Annotated[float, Meta(ge=0, le=1)]
+"""Part of the picture's width or height."""
+
+
+class HideConfig(Strict, frozen=True):
+    """What is made unrecognisable before a picture is written."""
+
+    classes: tuple[str, ...] = ()
+    """Classes of the detector, and "head": the upper fifth of a person."""
+    polygons: tuple[tuple[tuple[Relative, Relative], ...], ...] = ()
+    """Corners of places that are always hidden, in parts of width and height."""
+    how: Literal["blur", "fill"] = "blur"
+    outputs: tuple[Literal["out", "record"], ...] = ("out", "record")
+    """Into which of the camera's files it does not go."""
+
+
 class CameraConfig(Strict, frozen=True):
     """One source of frames and what is made of it."""
 
@@ -53,6 +69,12 @@ class CameraConfig(Strict, frozen=True):
     """Decoder: none (software), auto, or a device such as cuda or vaapi."""
     overlay: bool = True
     """Draw boxes, labels, trails and the caption into what is written."""
+    hide: tuple[HideConfig, ...] = ()
+    """Privacy. Where nobody knows what is in a picture, all of it is hidden."""
+
+    def hide_in(self, output: Literal["out", "record"]) -> tuple[HideConfig, ...]:
+        """The rules of one output."""
+        return tuple(rule for rule in self.hide if output in rule.outputs)
 
 
 class DetectorConfig(Strict, frozen=True):
@@ -85,6 +107,44 @@ class TrackerConfig(Strict, frozen=True):
     """How detections become identities."""
 
     name: str = "default"
+
+
+class ActionsConfig(Strict, frozen=True):
+    """Which actions are recognised, and when one is an event."""
+
+    model: str = "fight"
+    """Name of a shipped action recogniser, or path of an ONNX file of its kind."""
+    scope: Literal["frame", "track"] = "frame"
+    """frame: the whole picture acts. track: each person does, on its own clip."""
+    classes: tuple[str, ...] = ()
+    """Only these actions are events; empty for all that the model calls remarkable."""
+    on: Annotated[float, Meta(gt=0, lt=1)] = 0.6
+    """An action begins when its score has been at least this."""
+    off: Annotated[float, Meta(gt=0, lt=1)] = 0.4
+    """It ends when its score has fallen below this."""
+    min_s: Annotated[float, Meta(ge=0, le=60)] = 0.5
+    """Neither begins nor ends before its score has stayed so long."""
+    crops_per_s: Annotated[float, Meta(gt=0, le=10_000)] = 64.0
+    """track: people looked at a second at the most, all cameras together; they take turns."""
+    device: str = "auto"
+    """auto, cpu, or a device such as cuda:0."""
+
+
+class SegmenterConfig(Strict, frozen=True):
+    """Which network names the class of each part of the picture, and how often."""
+
+    model: str = "street_scene"
+    """Name of a shipped segmenter, or folder of its stages."""
+    rho: Annotated[float, Meta(gt=0, le=1)] | None = None
+    """What a stage is surer of than this is decided there; None for the model's own."""
+    per_s: Annotated[float, Meta(gt=0, le=1000)] = 5.0
+    """Frames looked at a second of media time, of each camera, at the most."""
+    carry_over: bool = True
+    """Keep the labels of what has not changed since the frame before."""
+    opacity: Annotated[float, Meta(ge=0, le=1)] = 0.35
+    """Of the colours in what is written; 0 for none."""
+    device: str = "auto"
+    """auto, cpu, or a device such as cuda:0."""
 
 
 class EncodeConfig(Strict, frozen=True):
@@ -146,6 +206,8 @@ class Config(Strict, frozen=True):
     cameras: dict[Name, CameraConfig]
     detector: DetectorConfig | None = msgspec.field(default_factory=DetectorConfig)
     tracker: TrackerConfig = TrackerConfig()
+    actions: ActionsConfig | None = None
+    segmenter: SegmenterConfig | None = None
     encode: EncodeConfig = EncodeConfig()
     record: RecordConfig = RecordConfig()
     events: EventsConfig = EventsConfig()
@@ -168,12 +230,28 @@ class Config(Strict, frozen=True):
                         f"cameras.{name}.{what}: must differ from that of camera {other!r}; "
                         "each camera needs its own, so remove one of the two"
                     )
+            for rule in camera.hide:
+                self._check_hidden(f"cameras.{name}.hide", rule)
         if self.detector and self.detector.score_low > self.detector.score:
             raise ConfigError(
                 f"detector.score_low: must be at most detector.score ({self.detector.score}), "
                 f"got {self.detector.score_low}; lower it"
             )
         check_address(self.events.publish, allow_remote=self.events.allow_remote)
+
+    def _check_hidden(self, where: str, rule: HideConfig) -> None:
+        if not rule.classes and not rule.polygons:
+            raise ConfigError(f"{where}: must name classes or polygons, got none; add some")
+        if any(len(polygon) < 3 for polygon in rule.polygons):
+            raise ConfigError(f"{where}.polygons: must have 3 corners or more; add the missing")
+        if rule.classes and self.detector is None:
+            raise ConfigError(f"{where}.classes: need a detector, got none; configure one")
+        only = set(self.detector.classes) if self.detector else set()
+        for name in ["person" if name == "head" else name for name in rule.classes]:
+            if only and name not in only:
+                raise ConfigError(
+                    f"{where}.classes: {name!r} must be in detector.classes to be found; add it"
+                )
 
     def writes(self, camera: str) -> bool:
         """True if frames of this camera are encoded."""

@@ -16,6 +16,8 @@ from streamer.queues import EdgePolicy
 
 WORD_CREDITS = 64
 """Messages without pixels that may be in flight on one edge."""
+ANNOTATOR_CREDITS = 4
+"""Frames of one camera that a stage beside `infer` may hold."""
 LIVE_BACKLOG = 256
 """Messages without pixels that wait for a consumer that restarts, live; older ones are dropped."""
 
@@ -76,6 +78,7 @@ def build_graph(config: Config, live: dict[str, bool]) -> Graph:
     detects = config.detector is not None
     for camera in config.cameras:
         stages += _camera_stages(config, camera, live=live[camera], detects=detects)
+    stages += [_annotator(config, name, live, detects=detects) for name in annotators(config)]
     if config.detector:
         in_flight = max(config.detector.streams or processors(), config.detector.batch) + 1
         # One that waits beside those in work keeps the engine busy; more would only be older.
@@ -93,10 +96,38 @@ def build_graph(config: Config, live: dict[str, bool]) -> Graph:
         StageSpec(
             name="publish",
             module="streamer.stages.publish",
-            producers={f"track.{camera}": WORD_CREDITS for camera in config.cameras if detects},
+            producers={f"track.{camera}": WORD_CREDITS for camera in config.cameras if detects}
+            | dict.fromkeys(annotators(config), WORD_CREDITS),
         )
     )
     return Graph(config, tuple(stages), live)
+
+
+def annotators(config: Config) -> tuple[str, ...]:
+    """Stages beside `infer` that look at frames of all cameras, one process each."""
+    return tuple(
+        name
+        for name, section in (("act", config.actions), ("segment", config.segmenter))
+        if section is not None
+    )
+
+
+def _annotator(config: Config, name: str, live: dict[str, bool], *, detects: bool) -> StageSpec:
+    producers = {f"decode.{camera}": ANNOTATOR_CREDITS for camera in config.cameras}
+    if name == "act" and detects:
+        producers |= {f"track.{camera}": WORD_CREDITS for camera in config.cameras}
+    writers = {
+        f"encode.{camera}": _words(live[camera])
+        for camera in config.cameras
+        if config.writes(camera)
+    }
+    return StageSpec(
+        name=name,
+        module=f"streamer.stages.{name}",
+        niceness=5,
+        producers=producers,
+        consumers=writers | {"publish": _words(any(live.values()))},
+    )
 
 
 def _camera_stages(config: Config, camera: str, *, live: bool, detects: bool) -> list[StageSpec]:
@@ -104,11 +135,11 @@ def _camera_stages(config: Config, camera: str, *, live: bool, detects: bool) ->
     writes = config.writes(camera)
     frames_to: dict[str, EdgePolicy] = {}
     tracks_to = {"publish": _words(live)}
-    if detects:
-        # Inference is never worth waiting for when live: the newest frame wins.
-        frames_to["infer"] = EdgePolicy(
-            policy="drop_oldest" if live else "block", size=1, redeliver=not live
-        )
+    # A network is never worth waiting for when live: the newest frame wins.
+    newest = EdgePolicy(policy="drop_oldest" if live else "block", size=1, redeliver=not live)
+    frames_to |= dict.fromkeys(("infer", *annotators(config))[not detects :], newest)
+    if detects and config.actions is not None:
+        tracks_to["act"] = _words(live)
     if writes:
         frames_to[encode] = EdgePolicy(
             policy="drop_oldest" if live else "block", size=2, redeliver=not live
@@ -131,6 +162,7 @@ def _camera_stages(config: Config, camera: str, *, live: bool, detects: bool) ->
         producers = {decode: config.encode.join_frames}
         if detects:
             producers[track] = WORD_CREDITS
+        producers |= dict.fromkeys(annotators(config), WORD_CREDITS)
         stages.append(
             StageSpec(
                 name=encode, module="streamer.stages.encode", camera=camera, producers=producers

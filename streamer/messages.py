@@ -18,7 +18,8 @@ MAX_MESSAGE_BYTES = 4_000_000
 """Larger words are refused before they are parsed; 10,000 boxes are 0.4 MB."""
 
 
-Fields = dict[str, str | int | float | bool | None]
+Value = str | int | float | bool | tuple[float, ...] | None
+Fields = dict[str, Value]
 """What an event says beside what all events say."""
 
 
@@ -82,6 +83,20 @@ class Detections(msgspec.Struct, frozen=True, array_like=True, tag="detections/1
     class_names: tuple[str, ...]
     skipped: str = ""
     """Why there is no result for this frame; empty if there is."""
+    motion: bytes = b""
+    """(2, 3) float32 affine, px of the frame before -> px of this one; empty if unknown."""
+    embeddings: bytes = b""
+    """(N, D) float16 appearance of each box; empty if it is not asked for."""
+    labels: tuple[str, ...] = ()
+    """What a second-stage classifier says of each box; empty if there is none."""
+
+
+class Happening(msgspec.Struct, frozen=True, array_like=True):
+    """An event of one frame, beside those that follow from its boxes and tracks."""
+
+    kind: str
+    """The event's type."""
+    fields: Fields
 
 
 class Tracks(msgspec.Struct, frozen=True, array_like=True, tag="tracks/1"):
@@ -101,14 +116,42 @@ class Tracks(msgspec.Struct, frozen=True, array_like=True, tag="tracks/1"):
     """(M,) int16."""
     ended: tuple[int, ...] = ()
     """Tracks that left with this frame."""
+    happenings: tuple[Happening, ...] = ()
+    """What the analytics saw in this frame: zones entered, lines crossed."""
+
+
+class LabelMap(msgspec.Struct, frozen=True, array_like=True):
+    """Which class each part of a picture is of, at a reduced size."""
+
+    width: Annotated[int, Meta(ge=1)]
+    height: Annotated[int, Meta(ge=1)]
+    coded: bytes
+    """(height, width) uint8 labels, coded by engines/cascade/labelcode.py."""
+    class_names: tuple[str, ...]
+    shares: tuple[float, ...]
+    """Part of the picture that each class covers."""
+
+
+class Annotation(msgspec.Struct, frozen=True, array_like=True, tag="annotation/1"):
+    """act, segment -> encode, publish: what else is known of one frame."""
+
+    info: FrameInfo
+    happenings: tuple[Happening, ...] = ()
+    captions: tuple[tuple[int, str], ...] = ()
+    """Track id (0 for the whole picture) and what is written beside it from this frame on."""
+    label_map: LabelMap | None = None
+    skipped: str = ""
+    """Why there is no result for this frame; empty if there is."""
 
 
 class Skipped(msgspec.Struct, frozen=True, array_like=True, tag="skipped/1"):
-    """decode -> encode: this frame has no annotation and never will have."""
+    """decode -> encode: this frame has no annotation of this kind and never will have."""
 
     camera: str
     seq: int
     cause: str
+    stage: str = "infer"
+    """Which stage will not see the frame."""
 
 
 class EndOfStream(msgspec.Struct, frozen=True, array_like=True, tag="end/1"):
@@ -134,7 +177,7 @@ class Item(msgspec.Struct, frozen=True, array_like=True, tag="item/1"):
 
     number: Annotated[int, Meta(ge=0)]
     """From 1; 0 if it takes no credit and is not given back."""
-    body: Frame | Detections | Tracks | Skipped | EndOfStream
+    body: Frame | Detections | Tracks | Annotation | Skipped | EndOfStream
 
 
 class Done(msgspec.Struct, frozen=True, array_like=True, tag="done/1"):
@@ -226,7 +269,7 @@ class Stop(msgspec.Struct, frozen=True, array_like=True, tag="stop/1"):
 EdgeMessage = Hello | Item | Done
 ControlMessage = Ready | Beat | Notice | PoolRequest | Ended
 SupervisorMessage = PoolGrant | PeerUp | PeerDown | Notice | Stop
-Body = Frame | Detections | Tracks | Skipped | EndOfStream
+Body = Frame | Detections | Tracks | Annotation | Skipped | EndOfStream
 
 _encoder = msgspec.msgpack.Encoder()
 encode = _encoder.encode

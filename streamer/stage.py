@@ -40,6 +40,7 @@ from streamer.messages import (
     PoolGrant,
     Ready,
     Skipped,
+    Value,
     decode_supervisor,
     encode,
 )
@@ -160,7 +161,7 @@ class Stage:
         """Tell the supervisor something."""
         self._control.send(encode(message), zmq.NOBLOCK)
 
-    def notice(self, kind: str, camera: str, **fields: str | int | float | bool | None) -> None:
+    def notice(self, kind: str, camera: str, **fields: Value) -> None:
         """Report what happened as an event, now."""
         self.say(Notice(kind, camera, fields, time.time_ns()))
 

@@ -40,6 +40,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "streamer.join",
         "streamer.ledger",
         "streamer.overlay",
+        "streamer.painter",
         "streamer.queues",
         "streamer.sinks",
         "streamer.sources",
@@ -113,6 +114,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "torchvision": ("OFFLINE",),
     "yaml": ("streamer.config", "engines.detectors.evaluate"),
     "zmq": (
+        "streamer.painter",
         "streamer.queues",
         "streamer.stage",
         "streamer.supervisor",

@@ -8,24 +8,30 @@ import pytest
 
 from streamer.join import Join, Joined
 
-Out = Joined
+BOXES = "boxes"
+
+
+def Out(item: str, result: str | None, skipped: str) -> Joined[str, str]:  # noqa: N802 - a row
+    """What comes out where there is one kind of annotation."""
+    results = {} if result is None else {BOXES: result}
+    return Joined(item, results, {BOXES: skipped} if skipped else {})
 
 
 def test_a_result_goes_with_its_frame() -> None:
-    join: Join[str, str] = Join(None)
+    join: Join[str, str] = Join([BOXES], None)
     assert join.next(0.0) is None
     join.add(4, "four", 0.0)
     assert join.next(1e9) is None  # offline nothing is late
-    join.annotate(4, "boxes")
+    join.annotate(BOXES, 4, "boxes")
     assert join.next(0.0) == Out("four", "boxes", "")
     assert join.next(0.0) is None
     assert len(join) == 0
 
 
 def test_a_result_may_come_first() -> None:
-    join: Join[str, str] = Join(0.2)
-    join.annotate(4, "boxes")
-    join.skip(5, "busy")
+    join: Join[str, str] = Join([BOXES], 0.2)
+    join.annotate(BOXES, 4, "boxes")
+    join.skip(BOXES, 5, "busy")
     join.add(4, "four", 0.0)
     join.add(5, "five", 0.0)
     assert join.next(0.0) == Out("four", "boxes", "")
@@ -33,46 +39,46 @@ def test_a_result_may_come_first() -> None:
 
 
 def test_frames_wait_for_the_oldest() -> None:
-    join: Join[str, str] = Join(None)
+    join: Join[str, str] = Join([BOXES], None)
     join.add(0, "zero", 0.0)
     join.add(1, "one", 0.0)
-    join.skip(1, "busy")
+    join.skip(BOXES, 1, "busy")
     assert join.next(0.0) is None
-    join.annotate(0, "boxes")
+    join.annotate(BOXES, 0, "boxes")
     assert [join.next(0.0), join.next(0.0)] == [Out("zero", "boxes", ""), Out("one", None, "busy")]
 
 
 def test_a_later_result_says_that_an_earlier_is_not_coming() -> None:
-    join: Join[str, str] = Join(None)
+    join: Join[str, str] = Join([BOXES], None)
     join.add(0, "zero", 0.0)
     join.add(1, "one", 0.0)
-    join.annotate(1, "boxes")
+    join.annotate(BOXES, 1, "boxes")
     assert join.next(0.0) == Out("zero", None, "overtaken")
     assert join.next(0.0) == Out("one", "boxes", "")
 
 
 def test_a_skip_overtakes_nobody() -> None:
     """Skips come from decode, at once; results of earlier frames are still on their way."""
-    join: Join[str, str] = Join(None)
+    join: Join[str, str] = Join([BOXES], None)
     join.add(0, "zero", 0.0)
-    join.skip(1, "busy")
+    join.skip(BOXES, 1, "busy")
     assert join.next(0.0) is None
 
 
 @pytest.mark.parametrize("first", ["skip", "result"])
 def test_a_result_counts_more_than_a_skip(first: str) -> None:
-    join: Join[str, str] = Join(None)
+    join: Join[str, str] = Join([BOXES], None)
     join.add(0, "zero", 0.0)
     for what in (first, "result", "skip"):
         if what == "skip":
-            join.skip(0, "busy")
+            join.skip(BOXES, 0, "busy")
         else:
-            join.annotate(0, "boxes")
+            join.annotate(BOXES, 0, "boxes")
     assert join.next(0.0) == Out("zero", "boxes", "")
 
 
 def test_the_deadline_is_the_frames_own() -> None:
-    join: Join[str, str] = Join(0.2)
+    join: Join[str, str] = Join([BOXES], 0.2)
     assert join.due_s == float("inf")
     join.add(0, "zero", 10.0)
     join.add(1, "one", 10.125)
@@ -81,25 +87,25 @@ def test_the_deadline_is_the_frames_own() -> None:
     assert join.next(10.2) == Out("zero", None, "deadline")
     assert join.due_s == 10.325
     assert join.next(10.3) is None
-    join.annotate(0, "too late")
+    join.annotate(BOXES, 0, "too late")
     assert join.next(10.3) is None
-    join.annotate(1, "boxes")
+    join.annotate(BOXES, 1, "boxes")
     assert join.next(10.3) == Out("one", "boxes", "")
 
 
 def test_without_a_deadline_nothing_is_due() -> None:
-    join: Join[str, str] = Join(None)
+    join: Join[str, str] = Join([BOXES], None)
     join.add(0, "zero", 0.0)
     assert join.due_s == float("inf")
 
 
 def test_no_more_results_frees_those_that_wait_and_those_that_come() -> None:
-    join: Join[str, str] = Join(None)
+    join: Join[str, str] = Join([BOXES], None)
     join.add(0, "zero", 0.0)
     join.add(1, "one", 0.0)
-    join.annotate(0, "boxes")
-    join.skip(2, "busy")
-    join.no_more_results("failed")
+    join.annotate(BOXES, 0, "boxes")
+    join.skip(BOXES, 2, "busy")
+    join.no_more_results(BOXES, "failed")
     join.add(2, "two", 0.0)
     join.add(3, "three", 0.0)
     assert [join.next(0.0) for _ in range(4)] == [
@@ -133,7 +139,7 @@ def test_every_frame_comes_out_once_in_order_with_one_of_three(
             events.append((late, "skip", seq))
     events.sort(key=lambda event: event[0])
 
-    join: Join[int, int] = Join(deadline_s)
+    join: Join[int, int] = Join([BOXES], deadline_s)
     came: dict[int, str] = {}
     added_at: dict[int, float] = {}
     out: list[int] = []
@@ -142,20 +148,21 @@ def test_every_frame_comes_out_once_in_order_with_one_of_three(
         while (joined := join.next(now)) is not None:
             seq = joined.item
             out.append(seq)
-            if joined.result is not None:
-                assert joined.result == seq
+            skip = joined.skipped.get(BOXES, "")
+            if joined.results:
+                assert joined.results == {BOXES: seq}
                 assert came[seq] == "result"
-                assert joined.skipped == ""
-            elif joined.skipped == "deadline":
+                assert skip == ""
+            elif skip == "deadline":
                 assert deadline_s is not None
                 assert now >= added_at[seq] + deadline_s
                 assert seq not in came
-            elif joined.skipped == "busy":
+            elif skip == "busy":
                 assert came[seq] == "skip"
-            elif joined.skipped == "overtaken":
+            elif skip == "overtaken":
                 assert any(other > seq for other, what in came.items() if what == "result")
             else:
-                assert joined.skipped == "ended"
+                assert skip == "ended"
                 assert ended
 
     ended = False
@@ -167,25 +174,50 @@ def test_every_frame_comes_out_once_in_order_with_one_of_three(
             join.add(seq, seq, at)
         elif what == "result":
             came[seq] = what
-            join.annotate(seq, seq)
+            join.annotate(BOXES, seq, seq)
         else:
             came[seq] = what
-            join.skip(seq, "busy")
+            join.skip(BOXES, seq, "busy")
         drain(at)
     ended = True
-    join.no_more_results("ended")
+    join.no_more_results(BOXES, "ended")
     drain(1e9)
     assert out == frames
     assert len(join) == 0
 
 
 def test_nothing_is_kept_of_what_has_left() -> None:
-    join: Join[int, int] = Join(0.1)
+    join: Join[int, int] = Join([BOXES], 0.1)
     for seq in range(1000):
         join.add(seq, seq, seq * 1.0)
         if seq % 3:
-            join.annotate(seq - 2, seq)  # late
-            join.skip(seq - 1, "busy")
+            join.annotate(BOXES, seq - 2, seq)  # late
+            join.skip(BOXES, seq - 1, "busy")
         assert join.next(seq + 0.1) is not None
-    assert len(join._results) <= 2
-    assert len(join._skips) <= 2
+    kind = join._kinds[BOXES]
+    assert len(kind.results) <= 2
+    assert len(kind.skips) <= 2
+
+
+def test_a_frame_waits_for_all_kinds() -> None:
+    join: Join[str, str] = Join(["boxes", "masks"], 0.2)
+    join.add(0, "zero", 0.0)
+    join.annotate("boxes", 0, "b0")
+    assert join.next(0.1) is None
+    join.skip("masks", 0, "busy")
+    assert join.next(0.1) == Joined("zero", {"boxes": "b0"}, {"masks": "busy"})
+    join.add(1, "one", 1.0)
+    join.annotate("masks", 1, "m1")
+    assert join.next(1.2) == Joined("one", {"masks": "m1"}, {"boxes": "deadline"})
+    join.no_more_results("boxes", "failed")
+    assert not join.complete
+    join.no_more_results("masks", "ended")
+    assert join.complete
+    join.add(2, "two", 2.0)
+    assert join.next(2.0) == Joined("two", {}, {"boxes": "failed", "masks": "ended"})
+
+
+def test_without_kinds_nothing_waits() -> None:
+    join: Join[str, str] = Join([], None)
+    join.add(0, "zero", 0.0)
+    assert join.next(0.0) == Joined("zero", {}, {})

@@ -113,8 +113,8 @@ class Decode(Stage):
         """Say at once that there will be no annotation, so that nobody waits for it."""
         super().on_drop(consumer, body, cause)
         writer = f"encode.{self.camera}"
-        if isinstance(body, Frame) and consumer == "infer" and writer in self.outbox.consumers:
-            self.outbox.tell(writer, Skipped(self.camera, body.info.seq, cause))
+        if isinstance(body, Frame) and consumer != writer and writer in self.outbox.consumers:
+            self.outbox.tell(writer, Skipped(self.camera, body.info.seq, cause, consumer))
 
     def on_stop(self, *, drain: bool) -> None:
         """End the stream; a source that doesn't notice is left behind."""

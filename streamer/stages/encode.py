@@ -14,17 +14,23 @@ from pathlib import Path
 from typing import Literal
 
 import cv2
-import numpy as np
-from numpy.typing import NDArray
 
 from streamer.errors import SinkError, StaleFrame
 from streamer.events import utc
 from streamer.frames import PoolReader
 from streamer.graph import encoder_threads
 from streamer.join import Join, Joined
-from streamer.messages import EndOfStream, Fields, Frame, FrameInfo, PeerDown, Skipped, Tracks
-from streamer.overlay import Overlay, Trails, colour_of
-from streamer.planes import Planes
+from streamer.messages import (
+    Annotation,
+    EndOfStream,
+    Fields,
+    Frame,
+    FrameInfo,
+    PeerDown,
+    Skipped,
+    Tracks,
+)
+from streamer.painter import Hider, Painter
 from streamer.queues import Received
 from streamer.sinks.base import (
     DiskLow,
@@ -46,9 +52,6 @@ from streamer.stage import Stage, StageStart
 
 log = logging.getLogger(__name__)
 
-PREDICT_S = 0.6
-"""For so long the boxes of the last result are moved along where newer ones are missing."""
-
 
 class Encode(Stage):
     """Writes all files of one camera."""
@@ -60,14 +63,12 @@ class Encode(Stage):
         self._live = start.live[self.camera]
         self._decode, self._track = f"decode.{self.camera}", f"track.{self.camera}"
         deadline_s = start.config.encode.deadline_s if self._live else None
-        self._join: Join[Received, Tracks] = Join(deadline_s)
-        self._annotated = self._track in start.spec.producers
-        """More annotations may come."""
-        if not self._annotated:
-            self._join.no_more_results("off")
+        kinds = set(start.spec.producers) - {self._decode}
+        self._join: Join[Received, Tracks | Annotation] = Join(kinds, deadline_s)
         self._reader = PoolReader(start.supervisor_pid)
         self._painter = Painter(self.camera)
         self._outputs: list[Recording] = []
+        self._hiders: dict[Recording, Hider] = {}
         self._opened = False
         self._last_seq = -1
         self._ended = False
@@ -87,17 +88,19 @@ class Encode(Stage):
             self._last_seq = body.info.seq
             self.inbox.next_seq[item.producer] = body.info.seq + 1
             self._join.add(body.info.seq, item, time.monotonic())
-        elif isinstance(body, Tracks):
-            if body.detections.skipped:
-                self._join.skip(body.info.seq, body.detections.skipped)
+        elif isinstance(body, (Tracks, Annotation)):
+            skipped = body.detections.skipped if isinstance(body, Tracks) else body.skipped
+            if skipped:
+                self._join.skip(item.producer, body.info.seq, skipped)
             else:
-                self._join.annotate(body.info.seq, body)
+                self._join.annotate(item.producer, body.info.seq, body)
             self.inbox.done(item.producer, item.number)
         else:
             if isinstance(body, Skipped):
-                self._join.skip(body.seq, body.cause)
-            elif isinstance(body, EndOfStream) and item.producer == self._track:
-                self._end_annotations("ended")
+                kind = self._track if body.stage == "infer" else body.stage
+                self._join.skip(kind, body.seq, body.cause)
+            elif isinstance(body, EndOfStream) and item.producer != self._decode:
+                self._join.no_more_results(item.producer, "ended")
             elif isinstance(body, EndOfStream):
                 self._ended = True
             self.inbox.done(item.producer, item.number)
@@ -105,10 +108,10 @@ class Encode(Stage):
 
     def on_peer_down(self, down: PeerDown) -> None:
         """Without its producer a frame or an annotation never comes."""
-        if down.final and down.stage == self._track:
-            self._end_annotations("failed")
-        elif down.final and down.stage == self._decode:
+        if down.final and down.stage == self._decode:
             self._ended = True
+        elif down.final and down.stage in self.spec.producers:
+            self._join.no_more_results(down.stage, "failed")
         self.tick_at = time.monotonic()
 
     def on_tick(self) -> None:
@@ -117,7 +120,7 @@ class Encode(Stage):
 
     def finished(self) -> bool:
         """All frames are written, and nobody has anything to say about them."""
-        return self.stopping or (self._ended and not len(self._join) and not self._annotated)
+        return self.stopping or (self._ended and not len(self._join) and self._join.complete)
 
     def on_close(self) -> None:
         """Finish all files; frames that a hurried stop leaves here are counted, not written."""
@@ -128,25 +131,22 @@ class Encode(Stage):
         if self._opened:
             self.notice("recording.ended", self.camera, frames=self.counters["frames"])
 
-    def _end_annotations(self, cause: str) -> None:
-        self._annotated = False
-        self._join.no_more_results(cause)
-
     def _write_next(self) -> bool:
         joined = self._join.next(time.monotonic())
         if joined is not None:
             self._write(joined)
         return joined is not None
 
-    def _write(self, joined: Joined[Received, Tracks]) -> None:
+    def _write(self, joined: Joined[Received, Tracks | Annotation]) -> None:
         frame = joined.item.body
         assert isinstance(frame, Frame)
         info = frame.info
-        if joined.skipped:
-            self.counters[f"bare.{joined.skipped}"] += 1
-        self._painter.learn(info, joined.result)
+        for kind, cause in joined.skipped.items():
+            prefix = "bare" if kind == self._track else f"bare.{kind}"
+            self.counters[f"{prefix}.{cause}"] += 1
         if not self._opened:
             self._open(info)
+        self._learn(info, joined.results)
         times = FrameTimes(
             info.pts, Fraction(*info.time_base), info.capture_ns, info.receive_ns,
             info.discontinuity,
@@ -165,6 +165,7 @@ class Encode(Stage):
             self.inbox.done(joined.item.producer, joined.item.number)
         lost_before = self._frames_lost()
         for output, canvas in zip(list(self._outputs), canvases, strict=True):
+            self._hiders[output].hide(canvas.planes, info)
             if self._camera.overlay:
                 self._painter.paint(canvas.planes, info)
             try:
@@ -178,6 +179,16 @@ class Encode(Stage):
             if lost:
                 self.dropped[self.camera]["not_written"] += lost
 
+    def _learn(self, info: FrameInfo, results: dict[str, Tracks | Annotation]) -> None:
+        tracks = results.get(self._track)
+        assert tracks is None or isinstance(tracks, Tracks)
+        others = {
+            kind: result for kind, result in results.items() if isinstance(result, Annotation)
+        }
+        self._painter.learn(info, tracks, others)
+        for hider in self._hiders.values():
+            hider.learn(info, tracks)
+
     def _frames_lost(self) -> int:
         return sum(
             output.frames_lost for output in self._outputs if isinstance(output, SegmentRecorder)
@@ -186,6 +197,13 @@ class Encode(Stage):
     def _open(self, first: FrameInfo) -> None:
         self._opened = True
         self._outputs = self._make_outputs(fps=first.fps or None, matrix=first.matrix)
+        self._hiders = {
+            output: Hider(
+                self.camera,
+                self._camera.hide_in("out" if isinstance(output, SingleFile) else "record"),
+            )
+            for output in self._outputs
+        }
 
     def _make_outputs(
         self, *, fps: float | None, matrix: Literal["bt601", "bt709"]
@@ -252,59 +270,6 @@ class Encode(Stage):
                 self.error = SinkError(notice.message)
             elif isinstance(notice, RecordingResumed):
                 self.error = None
-
-
-class Painter:
-    """Draws what is known of a frame; where nothing new is, the last boxes move along."""
-
-    def __init__(self, camera: str) -> None:
-        self._camera = camera
-        self._overlay: Overlay | None = None
-        self._trails = Trails()
-        self._tracks: Tracks | None = None
-        self._ids: NDArray[np.int64] = np.empty(0, np.int64)
-        self._boxes: NDArray[np.float32] = np.empty((0, 4), np.float32)
-        self._predicted = False
-
-    def learn(self, info: FrameInfo, tracks: Tracks | None) -> None:
-        """Take in the result of this frame, or that there is none."""
-        if self._tracks is not None and info.epoch != self._tracks.info.epoch:
-            self._tracks, self._trails = None, Trails()
-        self._predicted = tracks is None
-        if tracks is not None:
-            self._tracks = tracks
-            self._ids = np.frombuffer(tracks.ids, np.int64)
-            self._boxes = np.frombuffer(tracks.boxes, np.float32).reshape(-1, 4)
-            self._trails.update(self._ids, self._boxes)
-
-    def paint(self, planes: Planes, info: FrameInfo) -> None:
-        """Draw boxes, labels, trails and the caption."""
-        overlay = self._overlay
-        if overlay is None or (overlay.width, overlay.height) != (info.width, info.height):
-            overlay = self._overlay = Overlay(info.width, info.height, matrix=info.matrix)
-        shown = 0
-        if self._tracks is not None:
-            age_s = float(info.pts_s - self._tracks.info.pts_s)
-            if 0 <= age_s <= PREDICT_S:
-                self._paint_tracks(overlay, planes, self._tracks, age_s)
-                shown = len(self._ids)
-        overlay.caption(planes, f"{self._camera}  {utc(info.capture_ns)[:-4]}Z", f"{shown} tracked")
-
-    def _paint_tracks(self, overlay: Overlay, planes: Planes, tracks: Tracks, age_s: float) -> None:
-        velocities = np.frombuffer(tracks.velocities, np.float32).reshape(-1, 2)
-        boxes = self._boxes + np.tile(velocities, 2) * np.float32(age_s)
-        names = tracks.detections.class_names
-        classes = np.frombuffer(tracks.classes, np.int16).tolist()
-        scores = np.frombuffer(tracks.scores, np.float32).tolist()
-        ids = self._ids.tolist()
-        labels = [
-            f"{names[index]} {track_id} {score:.2f}"
-            for index, track_id, score in zip(classes, ids, scores, strict=True)
-        ]
-        lines = self._trails.lines()
-        overlay.trails(planes, lines.values(), [colour_of(track_id) for track_id in lines])
-        colours = [colour_of(track_id) for track_id in ids]
-        overlay.boxes(planes, boxes, colours, labels, corners=self._predicted)
 
 
 def _event(notice: Notice, codec: str) -> tuple[str, Fields]:
