@@ -40,7 +40,7 @@ from benchmarks.running import (
     memory_mb,
     read,
 )
-from streamer.config import build_config
+from streamer.configfile import build_config
 from streamer.graph import build_graph
 from streamer.supervisor import Supervisor
 

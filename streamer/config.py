@@ -1,16 +1,12 @@
-"""Turn a YAML file or command-line options into one checked configuration; imports no stage.
+"""Say what one run can be told: every section, its fields, and which of them contradict each other.
 
-Every field says its meaning, unit and range here, and this is what `streamer check` prints. What is
-wrong is one ConfigError with file, line and path.
+Every field says its meaning, unit and range here. configfile.py reads these from YAML.
 """
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -18,14 +14,11 @@ from msgspec import Meta
 from streamer.errors import ConfigError
 from streamer.sources.redact import redact
 
-if TYPE_CHECKING:
-    from yaml.nodes import Node
-
 Regime = Literal["auto", "live", "offline"]
 Codec = Literal["h264", "hevc", "av1"]
 Seconds = Annotated[float, Meta(ge=0)]
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
-Name = Annotated[str, Meta(pattern=rf"^{_NAME.pattern}$")]
+NAME_PATTERN = "^[A-Za-z0-9_-]{1,40}$"
+Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
 
 
 class Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -278,169 +271,3 @@ def check_address(address: str, *, allow_remote: bool) -> None:
             f"events.publish: {redact(address)} can be reached by other hosts; "
             "use tcp://127.0.0.1:PORT, or set events.allow_remote if that is wanted"
         )
-
-
-def load_config(path: str | Path) -> Config:
-    """Read and check a YAML file.
-
-    Raises:
-        ConfigError: with file, line and path of what is wrong, and the nearest key that is known.
-    """
-    import yaml  # only here: every stage process imports this module, none reads a file
-
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-        _refuse_duplicates(root, str(path))
-    except OSError as error:
-        raise ConfigError(f"{path}: can't be read: {error.strerror}; check the path") from error
-    except ConfigError:
-        raise
-    except (yaml.YAMLError, ValueError) as error:  # the latter for a date that is none
-        where = getattr(error, "problem_mark", None)
-        line = f":{where.line + 1}" if where else ""
-        problem = getattr(error, "problem", None) or error
-        raise ConfigError(f"{path}{line}: not YAML: {problem}; mend it there") from error
-    try:
-        return build_config(data)
-    except _At as error:
-        raise ConfigError(f"{path}:{_line_of(root, error.path)}: {error}") from error
-    except ConfigError as error:
-        where_path = tuple(str(error).partition(":")[0].split("."))
-        raise ConfigError(f"{path}:{_line_of(root, where_path)}: {error}") from error
-
-
-def build_config(data: object) -> Config:
-    """Check plain data (of YAML or of the command line) and make it a Config.
-
-    A camera may be given as its source alone.
-    """
-    if not isinstance(data, Mapping):
-        raise _At((), "must be a mapping with the key `cameras`; see configs/two_cameras.yaml")
-    data = dict(data)
-    cameras = data.get("cameras")
-    if not isinstance(cameras, Mapping):
-        raise _At(("cameras",), "must map names to sources, such as `gate: rtsp://host/path`")
-    data["cameras"] = {str(name): _camera_section(camera) for name, camera in cameras.items()}
-    _refuse_unknown(data, Config, ())
-    for name, camera in data["cameras"].items():
-        if not _NAME.fullmatch(name):
-            raise _At(("cameras", name), "a name must be 1 to 40 of A-Z a-z 0-9 _ -; rename it")
-        _convert(camera, CameraConfig, ("cameras", name))
-    for field in msgspec.structs.fields(Config):
-        if field.name != "cameras" and field.name in data:
-            _convert(data[field.name], field.type, (field.name,))
-    return _convert(data, Config, ())
-
-
-def _camera_section(camera: object) -> object:
-    """Let a camera be given as its source alone, and as a number where that is its index."""
-    if isinstance(camera, str) or type(camera) is int:
-        return {"source": str(camera)}
-    if isinstance(camera, Mapping) and type(camera.get("source")) is int:
-        return {**camera, "source": str(camera["source"])}
-    return camera
-
-
-class _At(ConfigError):
-    """A ConfigError that knows the path of what is wrong."""
-
-    def __init__(self, path: tuple[str, ...], text: str) -> None:
-        super().__init__(redact(f"{'.'.join(path) or 'configuration'}: {text}"))
-        self.path = path
-
-
-T = TypeVar("T")
-
-
-def _convert(data: object, kind: type[T], path: tuple[str, ...]) -> T:
-    sections = [kind, *getattr(kind, "__args__", ())]
-    for section in sections:
-        if isinstance(section, type) and issubclass(section, Strict) and isinstance(data, Mapping):
-            _refuse_unknown(data, section, path)
-    try:
-        return msgspec.convert(data, kind)
-    except msgspec.ValidationError as error:
-        if isinstance(error.__cause__, ConfigError):
-            raise error.__cause__ from None
-        text, _, inner = str(error).partition(" - at `$")
-        inner_path = tuple(re.findall(r"[^.\[\]`]+", inner))
-        if "missing required" in text:
-            raise _At(path + inner_path, f"{text[:1].lower()}{text[1:]}; add it") from error
-        allowed, got = _choices(kind, inner_path), _value_at(data, inner_path)
-        expected = f"{text[:1].lower()}{text[1:]}".partition(", got ")[0]
-        rule = f"must be one of {', '.join(allowed)}" if allowed else expected
-        raise _At(
-            path + inner_path, f"{rule}, got {got!r}; mend the value or leave the key out"
-        ) from error
-
-
-def _value_at(data: object, path: tuple[str, ...]) -> object:
-    for part in path:
-        if isinstance(data, Mapping):
-            data = data.get(part)
-        elif isinstance(data, list) and part.isdecimal():
-            data = data[int(part)]
-    return data
-
-
-def _choices(kind: object, path: tuple[str, ...]) -> tuple[str, ...]:
-    """The choices of a Literal field, or nothing."""
-    for part in path:
-        sections = [kind, *get_args(kind)]
-        fields = [
-            field
-            for section in sections
-            if isinstance(section, type) and issubclass(section, Strict)
-            for field in msgspec.structs.fields(section)
-        ]
-        kind = next((field.type for field in fields if field.name == part), None)
-    return get_args(kind) if get_origin(kind) is Literal else ()
-
-
-def _refuse_unknown(
-    data: Mapping[object, object], section: type[Strict], path: tuple[str, ...]
-) -> None:
-    known = [field.name for field in msgspec.structs.fields(section)]
-    for key in data:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-            raise _At((*path, str(key)), f"unknown key; {hint}")
-
-
-def _refuse_duplicates(root: Node | None, file: str) -> None:
-    """YAML would silently keep the last of two equal keys."""
-    from yaml.nodes import MappingNode
-
-    if not isinstance(root, MappingNode):
-        return
-    lines: dict[str, int] = {}
-    for key, value in root.value:
-        name, line = str(key.value), key.start_mark.line + 1
-        if name in lines:
-            raise ConfigError(
-                redact(f"{file}:{line}: {name}: given twice, first in line {lines[name]}; ")
-                + "remove or rename one of them"
-            )
-        lines[name] = line
-        _refuse_duplicates(value, file)
-
-
-def _line_of(root: Node | None, path: tuple[str, ...]) -> int:
-    """Line, from 1, of the deepest node on the path that the file has."""
-    from yaml.nodes import MappingNode, SequenceNode
-
-    line = 1
-    for part in path:
-        if isinstance(root, SequenceNode) and part.isdecimal():
-            root = root.value[int(part)]
-            line = root.start_mark.line + 1
-            continue
-        entries = root.value if isinstance(root, MappingNode) else []
-        found = next(((key, value) for key, value in entries if key.value == part), None)
-        if found is None:
-            break
-        line, root = found[0].start_mark.line + 1, found[1]
-    return line

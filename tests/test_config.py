@@ -17,10 +17,9 @@ from streamer.config import (
     EventsConfig,
     RecordConfig,
     SupervisorConfig,
-    build_config,
     check_address,
-    load_config,
 )
+from streamer.configfile import build_config, load_config
 from streamer.errors import ConfigError
 
 Load = Callable[[str], Config]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from streamer import graph as graph_module
-from streamer.config import Config, build_config
+from streamer.config import Config
+from streamer.configfile import build_config
 from streamer.graph import (
     LIVE_BACKLOG,
     WORD_CREDITS,

@@ -6,7 +6,7 @@ import re
 
 from benchmarks.readme import BEGIN, END, README, table
 from streamer.cli.main import COMMANDS
-from streamer.config import load_config
+from streamer.configfile import load_config
 
 
 def test_figures_are_those_of_the_results():

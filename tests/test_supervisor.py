@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from streamer.config import build_config
+from streamer.configfile import build_config
 from streamer.graph import Graph, build_graph
 from streamer.supervisor import Outcome, Supervisor
 

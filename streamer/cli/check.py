@@ -8,7 +8,8 @@ from engines.errors import EngineError
 from engines.load import choose_library
 from engines.zoo import find_model
 from streamer.cli.main import make_parser
-from streamer.config import Config, load_config
+from streamer.config import Config
+from streamer.configfile import load_config
 from streamer.errors import ConfigError, SourceError
 from streamer.graph import Graph, build_graph
 from streamer.memory import memory_available_bytes

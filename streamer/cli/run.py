@@ -12,7 +12,8 @@ import msgspec
 
 from streamer.cli.main import EPILOG, make_parser
 from streamer.cli.status import StatusLine, describe
-from streamer.config import Config, build_config, check_address, load_config
+from streamer.config import Config, check_address
+from streamer.configfile import build_config, load_config
 from streamer.errors import ConfigError, StageFailed
 from streamer.graph import build_graph
 from streamer.sources.scheme import is_live, read_by_name
