@@ -12,21 +12,12 @@ import msgspec
 from msgspec import Meta
 
 from streamer.errors import ConfigError
+from streamer.scene import CalibrationConfig, LineConfig, ZoneConfig, check_scene
 from streamer.sources.redact import redact
+from streamer.strict import Name, Relative, Seconds, Strict
 
 Regime = Literal["auto", "live", "offline"]
 Codec = Literal["h264", "hevc", "av1"]
-Seconds = Annotated[float, Meta(ge=0)]
-NAME_PATTERN = "^[A-Za-z0-9_-]{1,40}$"
-Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
-
-
-class Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of all sections: unknown keys are errors."""
-
-
-Relative = Annotated[float, Meta(ge=0, le=1)]
-"""Part of the picture's width or height."""
 
 
 class HideConfig(Strict, frozen=True):
@@ -64,6 +55,12 @@ class CameraConfig(Strict, frozen=True):
     """Draw boxes, labels, trails and the caption into what is written."""
     hide: tuple[HideConfig, ...] = ()
     """Privacy. Where nobody knows what is in a picture, all of it is hidden."""
+    zones: dict[Name, ZoneConfig] = msgspec.field(default_factory=dict)
+    """Parts of the picture that there are events about, by name."""
+    lines: dict[Name, LineConfig] = msgspec.field(default_factory=dict)
+    """Lines whose crossings are counted, by name."""
+    calibration: CalibrationConfig | None = None
+    """Makes speeds in km/h."""
 
     def hide_in(self, output: Literal["out", "record"]) -> tuple[HideConfig, ...]:
         """The rules of one output."""
@@ -97,9 +94,28 @@ class DetectorConfig(Strict, frozen=True):
 
 
 class TrackerConfig(Strict, frozen=True):
-    """How detections become identities."""
+    """How detections become identities; what is left out is as the named tracker has it."""
 
-    name: str = "default"
+    name: Literal["default", "sort", "bytetrack", "ocsort", "botsort"] = "default"
+    """default scores best on every set that we know."""
+    high_score: Relative | None = None
+    """Detections from here on may continue any track; between low and high, only one in sight."""
+    low_score: Relative | None = None
+    """Detections below are ignored."""
+    birth_score: Relative | None = None
+    """Detections from here on begin a track."""
+    match_iou: Relative | None = None
+    """Least overlap of a track's prediction with a detection."""
+    confirm_hits: Annotated[int, Meta(ge=1, le=1000)] | None = None
+    """Detections after which a track is confirmed, and counts."""
+    lost_s: Annotated[float, Meta(ge=0.001, le=3600)] | None = None
+    """A track that was unseen for longer ends, and leaves its zones."""
+    camera_motion: bool | None = None
+    """Move tracks with the camera, where its motion is estimated."""
+    appearance: bool = True
+    """Compare looks, where the detections carry embeddings."""
+    appearance_distance: Annotated[float, Meta(ge=0, le=2)] | None = None
+    """Cosine distance up to which two looks are the same."""
 
 
 class ActionsConfig(Strict, frozen=True):
@@ -225,10 +241,20 @@ class Config(Strict, frozen=True):
                     )
             for rule in camera.hide:
                 self._check_hidden(f"cameras.{name}.hide", rule)
+            check_scene(
+                f"cameras.{name}", camera.zones, camera.lines, camera.calibration,
+                found=self.detector.classes if self.detector else None,
+            )  # fmt: skip
         if self.detector and self.detector.score_low > self.detector.score:
             raise ConfigError(
                 f"detector.score_low: must be at most detector.score ({self.detector.score}), "
                 f"got {self.detector.score_low}; lower it"
+            )
+        low, high = self.tracker.low_score, self.tracker.high_score
+        if low is not None and high is not None and low > high:
+            raise ConfigError(
+                f"tracker.low_score: must be at most tracker.high_score ({high}), got {low}; "
+                "lower it"
             )
         check_address(self.events.publish, allow_remote=self.events.allow_remote)
 

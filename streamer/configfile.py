@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
-from streamer.config import NAME_PATTERN, CameraConfig, Config, Strict
+from streamer.config import CameraConfig, Config
 from streamer.errors import ConfigError
 from streamer.sources.redact import redact
+from streamer.strict import NAME_PATTERN, Strict
 
 if TYPE_CHECKING:
     from yaml.nodes import Node
@@ -67,10 +68,7 @@ def build_config(data: object) -> Config:
         raise _At(("cameras",), "must map names to sources, such as `gate: rtsp://host/path`")
     data["cameras"] = {str(name): _camera_section(camera) for name, camera in cameras.items()}
     _refuse_unknown(data, Config, ())
-    for name, camera in data["cameras"].items():
-        if not re.match(NAME_PATTERN, name):
-            raise _At(("cameras", name), "a name must be 1 to 40 of A-Z a-z 0-9 _ -; rename it")
-        _convert(camera, CameraConfig, ("cameras", name))
+    _convert_named(data["cameras"], CameraConfig, ("cameras",))
     for field in msgspec.structs.fields(Config):
         if field.name != "cameras" and field.name in data:
             _convert(data[field.name], field.type, (field.name,))
@@ -94,11 +92,19 @@ class _At(ConfigError):
         self.path = path
 
 
+def _convert_named(data: Mapping[object, object], kind: type[T], path: tuple[str, ...]) -> None:
+    """Check the sections of a mapping one by one, for errors that say which of them it is."""
+    for name, section in data.items():
+        if not re.match(NAME_PATTERN, str(name)):
+            raise _At((*path, str(name)), "a name must be 1 to 40 of A-Z a-z 0-9 _ -; rename it")
+        _convert(section, kind, (*path, str(name)))
+
+
 def _convert(data: object, kind: type[T], path: tuple[str, ...]) -> T:
-    sections = [kind, *getattr(kind, "__args__", ())]
-    for section in sections:
-        if isinstance(section, type) and issubclass(section, Strict) and isinstance(data, Mapping):
-            _refuse_unknown(data, section, path)
+            for field in msgspec.structs.fields(section):
+                named = data.get(field.name) if section is not Config else None
+                if isinstance(named, Mapping) and get_origin(field.type) is dict:
+                    _convert_named(named, get_args(field.type)[1], (*path, field.name))
     try:
         return msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
@@ -127,27 +133,34 @@ def _value_at(data: object, path: tuple[str, ...]) -> object:
 
 def _choices(kind: object, path: tuple[str, ...]) -> tuple[str, ...]:
     """The choices of a Literal field, or nothing."""
-    for part in path:
-        sections = [kind, *get_args(kind)]
-        fields = [
-            field
-            for section in sections
-            if isinstance(section, type) and issubclass(section, Strict)
-            for field in msgspec.structs.fields(section)
-        ]
-        kind = next((field.type for field in fields if field.name == part), None)
-    return get_args(kind) if get_origin(kind) is Literal else ()
+    if get_origin(kind) is Literal:
+        return () if path else get_args(kind)
+    if isinstance(kind, type) and issubclass(kind, Strict):
+        types = {field.name: field.type for field in msgspec.structs.fields(kind)}
+        return _choices(types[path[0]], path[1:]) if path and path[0] in types else ()
+    inner = path[1:] if get_origin(kind) in (tuple, dict) else path
+    return next((found for part in get_args(kind) if (found := _choices(part, inner))), ())
 
 
-def _refuse_unknown(
-    data: Mapping[object, object], section: type[Strict], path: tuple[str, ...]
-) -> None:
-    known = [field.name for field in msgspec.structs.fields(section)]
-    for key in data:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-            raise _At((*path, str(key)), f"unknown key; {hint}")
+def _refuse_unknown(data: object, kind: object, path: tuple[str, ...]) -> None:
+    """Refuse keys that no section has, at any depth."""
+    if isinstance(kind, type) and issubclass(kind, Strict) and isinstance(data, Mapping):
+        types = {field.name: field.type for field in msgspec.structs.fields(kind)}
+        for key, value in data.items():
+            if key not in types:
+                near = difflib.get_close_matches(str(key), types, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(types)}"
+                raise _At((*path, str(key)), f"unknown key; {hint}")
+            _refuse_unknown(value, types[key], (*path, key))
+    for part in get_args(kind):
+        if get_origin(kind) is dict and isinstance(data, Mapping):
+            for key, value in data.items():
+                _refuse_unknown(value, part, (*path, str(key)))
+        elif get_origin(kind) is tuple and isinstance(data, list):
+            for index, value in enumerate(data):
+                _refuse_unknown(value, part, (*path, str(index)))
+        else:
+            _refuse_unknown(data, part, path)
 
 
 def _refuse_duplicates(root: Node | None, file: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_origin
 
 import msgspec
 import pytest
@@ -17,6 +18,7 @@ from streamer.config import (
     EventsConfig,
     RecordConfig,
     SupervisorConfig,
+    TrackerConfig,
     check_address,
 )
 from streamer.configfile import build_config, load_config
@@ -87,7 +89,7 @@ WRONG = [
     ),
     (
         SCENE + "tracker: {zzz: 1}",
-        "2: tracker.zzz: unknown key; known are name",
+        "2: tracker.zzz: unknown key; known are name, high_score, ",
         SCENE + "tracker: {name: default}",
     ),
     (
@@ -230,6 +232,13 @@ RANGES = [
     ("detector", "batch", (1, 64), (0, 65), "expected `int`"),
     ("detector", "streams", (0, 64), (-1, 65), "expected `int`"),
     ("detector", "age_s", (0.01, 100), (0, -1), "expected `float` > 0.0"),
+    ("tracker", "high_score", (0, 1), (-0.1, 1.1), "expected `float"),
+    ("tracker", "low_score", (0, 1), (-0.1, 1.1), "expected `float"),
+    ("tracker", "birth_score", (0, 1), (-0.1, 1.1), "expected `float"),
+    ("tracker", "match_iou", (0, 1), (-0.1, 1.1), "expected `float"),
+    ("tracker", "confirm_hits", (1, 1000), (0, 1001), "expected `int"),
+    ("tracker", "lost_s", (0.001, 3600), (0, 3601), "expected `float"),
+    ("tracker", "appearance_distance", (0, 2), (-0.1, 2.1), "expected `float"),
     ("encode", "crf", (0, 63), (-1, 64), "expected `int`"),
     ("encode", "threads", (0, 64), (-1, 65), "expected `int`"),
     ("encode", "join_frames", (2, 250), (1, 251), "expected `int`"),
@@ -280,6 +289,7 @@ def test_every_number_with_a_range_is_tested() -> None:
     sections = {
         "cameras.gate": CameraConfig,
         "detector": DetectorConfig,
+        "tracker": TrackerConfig,
         "encode": EncodeConfig,
         "record": RecordConfig,
         "events": EventsConfig,
@@ -290,6 +300,7 @@ def test_every_number_with_a_range_is_tested() -> None:
         for name, section in sections.items()
         for field in msgspec.structs.fields(section)
         if "Meta" in repr(field.type) or field.type in (int, float)
+        if get_origin(field.type) is not dict
     }
     assert numbers == {(section, key) for section, key, *_ in RANGES if section}
 

@@ -29,9 +29,12 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     (
         "streamer.memory",
         "streamer.sources.redact",  # passwords are hidden on every floor
+        "streamer.scene",
+        "streamer.strict",
     ),
     ("streamer.config", "streamer.messages", "streamer.planes", "streamer.histogram"),
     (
+        "streamer.analytics",
         "streamer.client",
         "streamer.configfile",
         "streamer.events",
@@ -65,6 +68,10 @@ STRANGERS = (
     ("streamer.tracking", "streamer.sinks"),
     ("streamer.tracking", "streamer.overlay"),
     ("streamer.sources", "streamer.overlay"),
+    ("streamer.analytics", "streamer.tracking"),
+    ("streamer.analytics", "streamer.queues"),
+    ("streamer.analytics", "streamer.sources"),
+    ("streamer.analytics", "streamer.overlay"),
 )
 
 _OFFLINE = {
