@@ -101,6 +101,8 @@ def _convert_named(data: Mapping[object, object], kind: type[T], path: tuple[str
 
 
 def _convert(data: object, kind: type[T], path: tuple[str, ...]) -> T:
+    for section in (kind, *get_args(kind)):
+        if isinstance(section, type) and issubclass(section, Strict) and isinstance(data, Mapping):
             for field in msgspec.structs.fields(section):
                 named = data.get(field.name) if section is not Config else None
                 if isinstance(named, Mapping) and get_origin(field.type) is dict:
