@@ -67,6 +67,22 @@ class CameraConfig(Strict, frozen=True):
         return tuple(rule for rule in self.hide if output in rule.outputs)
 
 
+class ClassifierConfig(Strict, frozen=True):
+    """A network that looks at each box of the detector, to reject it or to say more of it."""
+
+    model: str
+    """Name of a shipped classifier, or path of an ONNX file that says how it is read."""
+    classes: tuple[str, ...] = ()
+    """Classes of the detector that it looks at; empty for all."""
+    least: Annotated[float, Meta(gt=0, lt=1)] | None = None
+    """A verifier rejects boxes whose score, both opinions together, is lower; None for
+    detector.score_low. Others tell no label that is less sure; None for 0.5."""
+    sure: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    """Boxes that the detector scores as high as this need no second look."""
+    crops: Annotated[int, Meta(ge=1, le=1000)] = 64
+    """Boxes of one frame that are looked at, the best ones; the others pass as they are."""
+
+
 class DetectorConfig(Strict, frozen=True):
     """Which network looks at the frames, and where it runs."""
 
@@ -85,12 +101,22 @@ class DetectorConfig(Strict, frozen=True):
     precision: Literal["auto", "f32", "bf16", "f16"] = "f32"
     """Of the arithmetic: f32 finds the same on every machine, auto is what the device is fastest
     with (bf16 on new processors: 1.25 times as fast, 3 boxes in 100 differ)."""
-    batch: Annotated[int, Meta(ge=1, le=64)] = 1
-    """Frames of different cameras in one call at the most; more than 1 pays on a GPU."""
+    batch: Annotated[int, Meta(ge=0, le=64)] = 0
+    """Frames of different cameras in one call at the most; 0 for what pays: 1 on a CPU, elsewhere
+    one of each camera, up to 16."""
+    collect_ms: Annotated[float, Meta(ge=0, le=1000)] = 4.0
+    """How long a frame may wait for those of other cameras that are due to join its batch."""
     streams: Annotated[int, Meta(ge=0, le=64)] = 0
     """Calls in flight at once; 0 for one a processor core."""
     age_s: Annotated[float, Meta(gt=0)] = 1.0
     """Live: a frame older than this is not worth looking at."""
+    then: tuple[ClassifierConfig, ...] = ()
+    """Second-stage networks that look at the boxes, one after the other."""
+
+    def frames_a_call(self, cameras: int) -> int:
+        """Frames in one call at the most, where there are so many cameras."""
+        on_cpu = self.device.lower().rpartition(":")[2] in ("auto", "cpu")
+        return self.batch or (1 if on_cpu else min(cameras, 16))
 
 
 class TrackerConfig(Strict, frozen=True):
@@ -116,6 +142,13 @@ class TrackerConfig(Strict, frozen=True):
     """Compare looks, where the detections carry embeddings."""
     appearance_distance: Annotated[float, Meta(ge=0, le=2)] | None = None
     """Cosine distance up to which two looks are the same."""
+    motion: Literal["auto", "on", "off"] = "auto"
+    """Estimation of the camera's motion. auto: where the tracker uses it and the scenery changes;
+    on: for each frame (1.3 ms at 720p)."""
+    reid: str = ""
+    """Path of an ONNX network whose embeddings of boxes are compared; empty for none."""
+    reid_crops: Annotated[int, Meta(ge=1, le=1000)] = 32
+    """Boxes of one frame that are embedded, the best of those from detector.score on."""
 
 
 class ActionsConfig(Strict, frozen=True):

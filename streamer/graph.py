@@ -80,7 +80,10 @@ def build_graph(config: Config, live: dict[str, bool]) -> Graph:
         stages += _camera_stages(config, camera, live=live[camera], detects=detects)
     stages += [_annotator(config, name, live, detects=detects) for name in annotators(config)]
     if config.detector:
-        in_flight = max(config.detector.streams or processors(), config.detector.batch) + 1
+        calls = config.detector.streams or processors()
+        second_looks = bool(config.detector.then) + bool(config.tracker.reid)
+        in_flight = max(calls, config.detector.frames_a_call(len(config.cameras)))
+        in_flight += second_looks + 1
         # One that waits beside those in work keeps the engine busy; more would only be older.
         credits_each = max(1, -(-in_flight // len(config.cameras)))
         stages.append(
