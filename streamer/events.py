@@ -10,13 +10,11 @@ import datetime as dt
 
 import msgspec
 
+from streamer.event import HOST as HOST
+from streamer.event import Box as Box
+from streamer.event import Event as Event
 from streamer.messages import Notice
-
-SCHEMA = 1
-HOST = ""
-"""The camera of events that are about no camera."""
-
-Box = tuple[float, float, float, float]
+from streamer.scene_events import SceneEvent
 
 
 class Object(msgspec.Struct, frozen=True, rename={"class_name": "class"}):
@@ -27,24 +25,6 @@ class Object(msgspec.Struct, frozen=True, rename={"class_name": "class"}):
     box_xyxy_px: Box
     box_xyxy_rel: Box
     """The same in parts of the frame's width and height."""
-
-
-class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
-    """What all events carry."""
-
-    schema: int = SCHEMA
-    id: str
-    """Unique; two events of one id are one event that was delivered twice."""
-    seq: int
-    """Counts the events of one camera, from 1, without gaps."""
-    camera: str
-    """Name in the configuration; empty for events of the host."""
-    time_utc: str
-    """Wall clock of capture (of the frame), or of what happened."""
-    pts_s: float | None = None
-    """Media time of the frame."""
-    frame: int | None = None
-    """Number of the frame."""
 
 
 class Detection(Event, frozen=True, kw_only=True, tag="detection"):
@@ -205,6 +185,7 @@ AnyEvent = (
     | StageFailed
     | FramesDropped
     | Heartbeat
+    | SceneEvent
 )
 
 _encoder = msgspec.json.Encoder()

@@ -5,7 +5,7 @@ Knows no socket and no file. What events look like is in events.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TypedDict
 
 import msgspec
@@ -23,7 +23,7 @@ from streamer.events import (
     TrackUpdated,
     utc,
 )
-from streamer.messages import FrameInfo, Tracks
+from streamer.messages import FrameInfo, Happening, Tracks
 
 
 class _Known(msgspec.Struct):
@@ -71,7 +71,11 @@ class FrameEvents:
         self._known: dict[int, _Known] = {}
 
     def events(self, message: Tracks) -> Iterator[AnyEvent]:
-        """All events of one frame: the detection, then the tracks that start, go on and end."""
+        """All events of one frame.
+
+        They are the detection, the tracks that start and go on, what happened in zones and on
+        lines, and the tracks that end: a track's events lie between its start and its end.
+        """
         info = message.info
         objects = self._objects(message)
         if objects:
@@ -87,13 +91,23 @@ class FrameEvents:
         )
         for track_id, class_index, score, box in columns:
             yield from self._seen(info, track_id, names[class_index], round(score, 4), box)
+        for happening in message.happenings:
+            yield self._happened(info, happening)
         for track_id in message.ended:
             yield from self._gone(info, track_id)
 
-    def end(self, info: FrameInfo) -> Iterator[AnyEvent]:
-        """The stream is over after this frame, and so are all tracks."""
+    def end(self, info: FrameInfo, happenings: Sequence[Happening] = ()) -> Iterator[AnyEvent]:
+        """The stream is over after this frame, and so are all visits and tracks."""
+        for happening in happenings:
+            yield self._happened(info, happening)
         for track_id in list(self._known):
             yield from self._gone(info, track_id)
+
+    def _happened(self, info: FrameInfo, happening: Happening) -> AnyEvent:
+        event: AnyEvent = msgspec.convert(
+            {"type": happening.kind, **self._stamp(info), **happening.fields}, AnyEvent
+        )
+        return event
 
     def _seen(
         self, info: FrameInfo, track_id: int, class_name: str, score: float, box: Box

@@ -99,6 +99,19 @@ class Happening(msgspec.Struct, frozen=True, array_like=True):
     fields: Fields
 
 
+class Readings(msgspec.Struct, frozen=True, array_like=True):
+    """What the analytics have counted up to one frame, to be drawn; in the configuration's order."""
+
+    occupancy: tuple[int, ...]
+    """Objects in each zone."""
+    alarms: tuple[bool, ...]
+    """Each zone: something is wrong there."""
+    counts: tuple[tuple[int, int], ...]
+    """Each line: crossings in and out."""
+    speeds_kmh: bytes = b""
+    """(M,) float32, NaN where unknown; empty without a calibration."""
+
+
 class Tracks(msgspec.Struct, frozen=True, array_like=True, tag="tracks/1"):
     """track -> encode, publish: who is where in one frame."""
 
@@ -118,6 +131,10 @@ class Tracks(msgspec.Struct, frozen=True, array_like=True, tag="tracks/1"):
     """Tracks that left with this frame."""
     happenings: tuple[Happening, ...] = ()
     """What the analytics saw in this frame: zones entered, lines crossed."""
+    labels: tuple[str, ...] = ()
+    """M texts: what a second-stage classifier said last of each; empty if there is none."""
+    readings: Readings | None = None
+    """None for a camera without zones, lines and calibration, or if this frame was skipped."""
 
 
 class LabelMap(msgspec.Struct, frozen=True, array_like=True):
@@ -158,6 +175,8 @@ class EndOfStream(msgspec.Struct, frozen=True, array_like=True, tag="end/1"):
     """The camera has no more frames; the last message of its kind on every edge."""
 
     camera: str
+    happenings: tuple[Happening, ...] = ()
+    """What follows from the end: visits to zones are over."""
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello/1"):

@@ -28,7 +28,7 @@ from streamer.events import (
     utc,
 )
 from streamer.frame_events import FrameEvents
-from streamer.messages import Detections, FrameInfo, Notice, Tracks
+from streamer.messages import Detections, FrameInfo, Happening, Notice, Tracks
 
 ROOT = Path(__file__).resolve().parent.parent
 BOX = (3.4, 1.8, 17.0, 9.0)
@@ -52,6 +52,27 @@ NOTICES = [
                                    "down_s": 0.4}, 1000),
     Notice("stage.failed", "", {"stage": "infer", "reason": "exit code 1"}, 1000),
     Notice("frames.dropped", "gate", {"cause": "infer_busy", "count": 2, "total": 9}, 1000),
+]  # fmt: skip
+
+
+OF_TRACK = {"track_id": 1, "class": "car", "box_xyxy_px": BOX, "box_xyxy_rel": (0.1, 0.1, 0.5, 0.5)}
+IN_ZONE = {**OF_TRACK, "zone": "yard"}
+HAPPENINGS = [
+    Happening("zone.enter", {**IN_ZONE, "entered_pts_s": 0.2, "appeared": True, "occupancy": 1,
+                             "total": 7}),
+    Happening("zone.leave", {**IN_ZONE, "reason": "lost", "entered_pts_s": 0.2, "dwell_s": 3.5,
+                             "occupancy": 0}),
+    Happening("zone.dwell", {**IN_ZONE, "dwell_s": 3.0}),
+    Happening("zone.occupancy", {"zone": "yard", "active": True, "occupancy": 6, "limit": 5}),
+    Happening("line.crossed", {**OF_TRACK, "line": "kerb", "direction": "in", "crossed_pts_s": 0.21,
+                               "count_in": 4, "count_out": 2, "speed_kmh": None}),
+    Happening("speed.over", {**IN_ZONE, "speed_kmh": 52.5, "limit_kmh": 50.0}),
+    Happening("loitering", {**IN_ZONE, "total_s": 60.0}),
+    Happening("crowding", {"zone": "yard", "active": False, "occupancy": 5, "limit": 5,
+                           "duration_s": 12.0}),
+    Happening("direction.wrong", {**OF_TRACK, "line": "kerb"}),
+    Happening("absence", {"zone": "yard", "active": True, "duration_s": 30.0}),
+    Happening("vehicle.stopped", {**IN_ZONE, "active": True, "duration_s": 10.0}),
 ]  # fmt: skip
 
 
@@ -93,7 +114,7 @@ def test_every_kind_of_event_is_valid_and_comes_back(
 ) -> None:
     maker = make()
     made = play(street(20), maker)
-    made += maker.end(info_of(19))
+    made += maker.end(info_of(19), HAPPENINGS)
     made += [event_of_notice(notice, Numbering("run1", "gate", 0)) for notice in NOTICES]
     made.append(
         events_module.Heartbeat(id="x", seq=1, camera="", time_utc=utc(0), uptime_s=1.0, events=3)
@@ -245,6 +266,24 @@ def test_a_track_starts_once_and_ends_once() -> None:
     assert two.box_xyxy_rel == (0.0, 0.0, 1.0, 1.0)
     assert (one.track_id, one.duration_s) == (1, 0.68)
     assert list(maker.end(info_of(19))) == []
+
+
+def test_what_happens_to_a_track_lies_between_its_start_and_its_end() -> None:
+    enter, leave = HAPPENINGS[:2]
+    maker = make()
+    first = msgspec.structs.replace(tracks_of(info_of(0), {1: BOX}), happenings=(enter,))
+    last = msgspec.structs.replace(tracks_of(info_of(9), {}, ended=(1,)), happenings=(leave,))
+    made = play([first, last], maker)
+    assert kinds(made) == ["detection", "track.started", "zone.enter", "zone.leave", "track.ended"]
+    assert [event.seq for event in made] == [1, 2, 3, 4, 5]
+    assert [event.frame for event in made] == [0, 0, 0, 9, 9]
+
+
+def test_a_happening_that_is_no_event_is_refused() -> None:
+    for wrong in (Happening("zone.sideways", {}), Happening("zone.enter", {"zone": "yard"})):
+        message = msgspec.structs.replace(tracks_of(info_of(0), {}), happenings=(wrong,))
+        with pytest.raises(msgspec.ValidationError, match=r"Invalid value|missing required"):
+            list(make().events(message))
 
 
 def test_a_track_that_was_never_seen_does_not_end() -> None:

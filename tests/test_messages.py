@@ -32,6 +32,7 @@ from streamer.messages import (
     PeerUp,
     PoolGrant,
     PoolRequest,
+    Readings,
     Ready,
     Skipped,
     Stop,
@@ -44,7 +45,12 @@ from streamer.messages import (
 
 INFO = FrameInfo("gate", 7, 2, 34, 18, 90, (1, 25), 1000, 500, True, "bt709", 25.0)
 FRAME = Frame(INFO, 9, 3, 4)
-TRACKS = tracks_of(info_of(1), {4: (1.0, 2.0, 3.0, 4.0)}, ended=(2,))
+TRACKS = msgspec.structs.replace(
+    tracks_of(info_of(1), {4: (1.0, 2.0, 3.0, 4.0)}, ended=(2,)),
+    happenings=(Happening("zone.enter", {"zone": "yard", "track_id": 4}),),
+    labels=("red",),
+    readings=Readings((2,), (True,), ((3, 1),), b"\0\0\x20\x42"),
+)
 
 Decode = Callable[[bytes], msgspec.Struct]
 DECODERS: dict[str, Decode] = {
@@ -76,12 +82,13 @@ MESSAGES: list[tuple[str, msgspec.Struct, str]] = [
     (
         "edge",
         Item(7, TRACKS),
-        "93a66974656d2f31079aa8747261636b732f319ca4676174650101221201920119cf18ea07f04f3c3b15"
+        "93a66974656d2f31079ca8747261636b732f319ca4676174650101221201920119cf18ea07f04f3c3b15"
         "cf000000012c684c00c2a56274363031cb00000000000000009aac646574656374696f6e732f319ca467"
         "6174650101221201920119cf18ea07f04f3c3b15cf000000012c684c00c2a56274363031cb0000000000"
         "000000c4100000803f000000400000404000008040c4040000603fc402000092a6706572736f6ea36361"
         "72a0c400c40090c4080400000000000000c4100000803f000000400000404000008040c4080000000000"
-        "000000c4040000603fc4020000910290",
+        "000000c4040000603fc402000091029192aa7a6f6e652e656e74657282a47a6f6e65a479617264a87472"
+        "61636b5f69640491a372656494910291c391920301c40400002042",
     ),
     (
         "edge",
@@ -104,7 +111,7 @@ MESSAGES: list[tuple[str, msgspec.Struct, str]] = [
         "6669676874a573636f7265cb3fe0000000000000919200aa666967687420302e3530950201c402616292"
         "a3736b79a4726f616492cb3fe0000000000000cb3fe0000000000000a0",
     ),
-    ("edge", Item(9, EndOfStream("gate")), "93a66974656d2f310992a5656e642f31a467617465"),
+    ("edge", Item(9, EndOfStream("gate")), "93a66974656d2f310993a5656e642f31a46761746590"),
     ("control", Ready("ipc://@x"), "92a772656164792f31a86970633a2f2f4078"),
     (
         "control",
