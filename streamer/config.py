@@ -147,6 +147,8 @@ class TrackerConfig(Strict, frozen=True):
     on: for each frame (1.3 ms at 720p)."""
     reid: str = ""
     """Path of an ONNX network whose embeddings of boxes are compared; empty for none."""
+    reid_classes: tuple[str, ...] = ("person",)
+    """Classes of the detector whose boxes are embedded; empty for all."""
     reid_crops: Annotated[int, Meta(ge=1, le=1000)] = 32
     """Boxes of one frame that are embedded, the best of those from detector.score on."""
 
