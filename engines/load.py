@@ -12,7 +12,15 @@ from pathlib import Path
 from engines.base import Engine
 from engines.errors import EngineUnavailable
 
-DEVICES = re.compile(r"(?:(openvino|onnxruntime):)?(auto|cpu|gpu(?:\.\d+)?|npu|cuda(?::\d+)?)")
+DEVICES = re.compile(
+    r"(?:(openvino|onnxruntime|tensorrt):)?(auto|cpu|gpu(?:\.\d+)?|npu|cuda(?::\d+)?)"
+)
+_RUNS = {
+    "openvino": ("cpu", "gpu", "npu"),
+    "onnxruntime": ("cpu", "cuda"),
+    "tensorrt": ("cuda",),
+}
+_INSTALL = {"tensorrt": "'streamer[tensorrt]'"}
 
 
 def load_engine(
@@ -29,12 +37,12 @@ def load_engine(
     Args:
         path: ONNX file.
         device: "auto" and "cpu" take OpenVINO where it is installed, else ONNX Runtime; "gpu" and
-            "npu" are Intel's; "cuda" or "cuda:<index>" is NVIDIA's. A prefix "openvino:" or
-            "onnxruntime:" forces that library.
+            "npu" are Intel's; "cuda" or "cuda:<index>" is NVIDIA's and takes TensorRT where it is
+            installed, else ONNX Runtime. A prefix such as "onnxruntime:" forces that library.
         streams: requests that run side by side.
         threads: CPU threads inside each.
         precision: None takes the graph's own, "auto" what is fastest on the device; "bf16" and
-            "f16" only where the engine says so.
+            "f16" only where the engine says so. TensorRT knows those of engines.build.PRECISIONS.
         batch: length of a free first axis, where it is known; None leaves it free, a little slower.
 
     Raises:
@@ -45,8 +53,8 @@ def load_engine(
     match = DEVICES.fullmatch(device.lower())
     if match is None:
         raise ValueError(
-            f"device must be auto, cpu, gpu[.N], npu or cuda[:N], with openvino: or onnxruntime: "
-            f"before it to force a library, got {device!r}"
+            f"device must be auto, cpu, gpu[.N], npu or cuda[:N], with openvino:, onnxruntime: or "
+            f"tensorrt: before it to force a library, got {device!r}"
         )
     if min(streams, threads, 1 if batch is None else batch) < 1:
         raise ValueError(
@@ -61,6 +69,17 @@ def load_engine(
         return OpenVinoEngine(
             path, device=where, streams=streams, threads=threads, precision=precision, batch=batch
         )
+    if library == "tensorrt":
+        try:
+            from engines.tensorrt.engine import TensorRtEngine
+        except (ImportError, OSError) as error:  # the wheel is there, libraries or driver are not
+            raise EngineUnavailable(
+                f"{device}: TensorRT can't be loaded ({error}); pip install 'streamer[tensorrt]', "
+                "or put onnxruntime: before the device"
+            ) from error
+        return TensorRtEngine(
+            path, device=where, streams=streams, threads=threads, precision=precision, batch=batch
+        )
     from engines.onnxruntime import OnnxRuntimeEngine
 
     return OnnxRuntimeEngine(
@@ -71,7 +90,7 @@ def load_engine(
 def choose_library(device: str) -> str:
     """Name the library that runs best on a device; a new engine joins the choice here."""
     if device.startswith("cuda"):
-        return "onnxruntime"
+        return "tensorrt" if _installed("tensorrt") else "onnxruntime"
     if device in ("auto", "cpu"):
         return "openvino" if _installed("openvino") else "onnxruntime"
     return "openvino"
@@ -79,8 +98,10 @@ def choose_library(device: str) -> str:
 
 def _require(library: str, device: str) -> None:
     if not _installed(library):
-        raise EngineUnavailable(f"{device}: needs {library}; pip install {library}")
-    runs = {"openvino": ("cpu", "gpu", "npu"), "onnxruntime": ("cpu", "cuda")}[library]
+        raise EngineUnavailable(
+            f"{device}: needs {library}; pip install {_INSTALL.get(library, library)}"
+        )
+    runs = _RUNS[library]
     if not device.startswith(runs):
         raise EngineUnavailable(
             f"{device}: {library} runs on {', '.join(runs)}; drop the prefix to choose by device"

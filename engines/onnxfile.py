@@ -32,10 +32,10 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     seen: set[int] = set()
     metadata: dict[str, str] = {}
     try:
-        for field, content in _fields(model):
+        for field, content in fields(model):
             seen.add(field)
             if field == _METADATA:
-                entry = dict(_fields(content))
+                entry = dict(fields(content))
                 metadata[str(entry.get(_KEY, b""), "utf-8")] = str(entry.get(_VALUE, b""), "utf-8")
     except (IndexError, ValueError) as error:
         kind = "a whole ONNX model" if _IR_VERSION in seen else "an ONNX model"
@@ -51,16 +51,20 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     return metadata
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Yield (field number, content) of one protobuf message; numbers come as their raw bytes."""
+def fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Yield (field number, content) of one protobuf message; numbers come as their raw bytes.
+
+    Raises:
+        IndexError, ValueError: the message ends or goes wrong in mid-field.
+    """
     at = 0
     while at < len(message):
-        tag, at = _varint(message, at)
+        tag, at = varint(message, at)
         wire = tag & 7
         if wire == _BYTES:
-            size, start = _varint(message, at)
+            size, start = varint(message, at)
         elif wire == _VARINT:
-            size, start = _varint(message, at)[1] - at, at
+            size, start = varint(message, at)[1] - at, at
         elif wire in (_FIXED32, _FIXED64):
             size, start = (4 if wire == _FIXED32 else 8), at
         else:
@@ -71,7 +75,8 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
         yield tag >> 3, message[start:at]
 
 
-def _varint(message: memoryview, at: int) -> tuple[int, int]:
+def varint(message: memoryview, at: int = 0) -> tuple[int, int]:
+    """Read the number that begins at a place, and where it ends."""
     value = shift = 0
     while True:
         byte = message[at]

@@ -1,0 +1,69 @@
+"""Hold the library itself: its release, its log, and the one runtime that loads engines.
+
+The home of TensorRT's import beside the files that build and run. Knows no network.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+
+import tensorrt as trt
+
+from engines.tensorrt.release import Release
+
+_log = logging.getLogger(__name__)
+
+RELEASE = Release.parse(trt.__version__)
+_KEPT_ERRORS = 4
+
+
+class Log(trt.ILogger):  # type: ignore[misc]
+    """Pass the library's messages on, and keep the last errors: calls that fail give no reason."""
+
+    def __init__(self) -> None:
+        trt.ILogger.__init__(self)
+        self._errors: deque[str] = deque(maxlen=_KEPT_ERRORS)
+
+    def log(self, severity: trt.ILogger.Severity, text: str) -> None:
+        """Called by the library, on any thread."""
+        level = {
+            trt.ILogger.Severity.INTERNAL_ERROR: logging.ERROR,
+            trt.ILogger.Severity.ERROR: logging.ERROR,
+            trt.ILogger.Severity.WARNING: logging.INFO,  # advice to those who build, mostly
+        }.get(severity, logging.DEBUG)
+        if level == logging.ERROR:
+            self._errors.append(text.strip())
+        _log.log(min(level, logging.INFO), "tensorrt: %s", text)  # errors are raised, not logged
+
+    def take_errors(self) -> str:
+        """What went wrong since the last call."""
+        errors = list(self._errors)
+        self._errors.clear()
+        return " / ".join(errors) or "the library gave no reason"
+
+
+LOG = Log()
+"""The library wants one log for all its parts in a process."""
+
+
+def new_context(engine: trt.ICudaEngine) -> trt.IExecutionContext | None:
+    """Make a context without scratch memory, or None if the library fails."""
+    strategies = getattr(trt, "ExecutionContextAllocationStrategy", None)
+    if strategies is None:
+        return engine.create_execution_context_without_device_memory()
+    return engine.create_execution_context(strategies.USER_MANAGED)
+
+
+def scratch_bytes(engine: trt.ICudaEngine) -> int:
+    """Scratch memory that a context of any profile needs."""
+    newer = getattr(engine, "device_memory_size_v2", None)
+    return int(engine.device_memory_size if newer is None else newer)
+
+
+def lend_scratch(context: trt.IExecutionContext, address: int, size_bytes: int) -> None:
+    """Let a context use this memory of the GPU."""
+    if hasattr(context, "set_device_memory"):
+        context.set_device_memory(address, size_bytes)
+    else:
+        context.device_memory = address
