@@ -55,7 +55,12 @@ class Codec(Protocol[StateT]):
         """Frames from the intra frame between two refreshes of the memory; 0 for none."""
 
     def compress(
-        self, frame: Planes420, state: StateT | None, *, quality: int
+        self,
+        frame: Planes420,
+        state: StateT | None,
+        *,
+        quality: int,
+        emphasis: NDArray[np.int8] | None = None,
     ) -> tuple[bytes, StateT]:
         """Code one picture, by itself without a state.
 
@@ -63,6 +68,8 @@ class Codec(Protocol[StateT]):
             frame: limited-range planes.
             state: what compress returned for the frame before; None starts anew (intra).
             quality: 0..qualities-1.
+            emphasis: (ceil(H/16), ceil(W/16)) added to the quality of each 16x16 block; None for
+                the same everywhere, and for a codec of one quality.
         """
 
     def decompress(

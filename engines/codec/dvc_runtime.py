@@ -72,10 +72,17 @@ class DvcRuntime:
         }
 
     def compress(
-        self, frame: Planes420, state: DvcState | None, *, quality: int
+        self,
+        frame: Planes420,
+        state: DvcState | None,
+        *,
+        quality: int,
+        emphasis: NDArray[np.int8] | None = None,
     ) -> tuple[bytes, DvcState]:
         """Code one picture. See base.Codec."""
         check_quality(quality, self.qualities)
+        if emphasis is not None:
+            raise ValueError("emphasis must be None for dvc, which has one quality; leave it out")
         kind = "intra" if state is None else "inter"
         inputs: dict[str, Array] = {"now": _full_size(frame)}
         if state is not None:

@@ -88,7 +88,7 @@ def export_graphs(codec: RtCodec, folder: Path) -> None:
     """Write the five graphs of a codec, each with free height and width."""
     codec = codec.float().eval().cpu()
     config = codec.config
-    quality = torch.zeros(1, dtype=torch.int64)
+    quality = torch.zeros(1, 8, 12, dtype=torch.int64)
     blocks, memory = torch.zeros(1, 96, 16, 24), torch.zeros(1, config.channels, 16, 24)
     q, z = torch.zeros(1, config.latents, 8, 12), torch.zeros(1, config.hyper, 2, 3)
     for kind, frame, last in (
@@ -108,7 +108,8 @@ def export_graph(
     graph: nn.Module, inputs: dict[str, Tensor], outputs: tuple[str, ...], path: Path
 ) -> None:
     """Write one graph in opset 17 with free height and width and weights in float16."""
-    axes = {n: {2: f"{n}_h", 3: f"{n}_w"} for n in (*inputs, *outputs) if n != "quality"}
+    sides = {name: (1, 2) if name == "quality" else (2, 3) for name in (*inputs, *outputs)}
+    axes = {name: {h: f"{name}_h", w: f"{name}_w"} for name, (h, w) in sides.items()}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter that can write opset 17 says it is old
         torch.onnx.export(

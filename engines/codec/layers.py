@@ -125,8 +125,21 @@ class QualityBank(nn.Module):  # type: ignore[misc]
         return self.hats @ self.log_gains
 
     def forward(self, quality: Tensor) -> Tensor:
-        """Gains (B, C, 1, 1) of int64 qualities (B,)."""
-        return torch.exp(self.table()).index_select(0, quality)[:, :, None, None]
+        """Gains (B, C, 1, 1) of int64 qualities (B,), or (B, C, h, w) of a map (B, h, w)."""
+        return spread(torch.exp(self.table()), quality)
+
+
+def spread(table: Tensor, quality: Tensor) -> Tensor:
+    """Rows of a table (qualities, C) where a quality (B,) or a map of them (B, h, w) asks for them.
+
+    Returns:
+        (B, C, 1, 1) or (B, C, h, w).
+    """
+    if quality.dim() == 1:
+        return table.index_select(0, quality)[:, :, None, None]
+    batch, height, width = quality.shape
+    rows = table.index_select(0, quality.reshape(-1))
+    return rows.reshape(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
 class GDN(nn.Module):  # type: ignore[misc]

@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Generic
 
+import numpy as np
+from numpy.typing import NDArray
+
 from engines.codec.base import Codec, Picture, Planes420, StateT
 from engines.codec.errors import BitstreamError
 from engines.codec.reader import LvcReader
@@ -38,14 +41,30 @@ class Recorder(Generic[StateT]):
         self._state: StateT | None = None
         self._position = 0
 
-    def add(self, picture: Planes420, *, pts: int, capture_ns: int) -> int:
-        """Compress and append one picture; returns the bytes of its payload."""
+    def add(
+        self,
+        picture: Planes420,
+        *,
+        pts: int,
+        capture_ns: int,
+        emphasis: NDArray[np.int8] | None = None,
+    ) -> int:
+        """Compress and append one picture; returns the bytes of its payload.
+
+        Args:
+            picture: of the size in the header.
+            pts: media time in units of the header's time base.
+            capture_ns: wall clock, ns since 1970 UTC.
+            emphasis: see base.Codec.compress.
+        """
         period = self._writer.header.intra_period
         if period and self._position == period:
             self._state, self._position = None, 0
         intra = self._state is None
         quality = min(self.quality + quality_offset(self._position), self._codec.qualities - 1)
-        payload, self._state = self._codec.compress(picture, self._state, quality=quality)
+        payload, self._state = self._codec.compress(
+            picture, self._state, quality=quality, emphasis=emphasis
+        )
         self._writer.write_frame(
             payload, intra=intra, quality=quality, pts=pts, capture_ns=capture_ns
         )

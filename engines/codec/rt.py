@@ -22,6 +22,7 @@ from engines.codec.layers import (
     FactorizedDensity,
     QualityBank,
     laplace_bits,
+    spread,
     ste_floor,
     ste_round,
     uniform_noise_like,
@@ -204,8 +205,8 @@ class IntegerHyper(nn.Module):  # type: ignore[misc]
             both = torch.cat((magnitudes, around), 1)
             h = h + F.conv2d(both, fixed(self.from_magnitudes)[:, :, None, None])
         h = ste_floor(h + fixed(self.hidden_bias)[:, None, None] + 0.5).clamp(0, HIDDEN_LIMIT)
-        bias = fixed(self.index_bias.table()).index_select(0, quality)
-        index = F.conv2d(h, fixed(self.to_index)[:, :, None, None]) + bias[:, :, None, None]
+        bias = spread(fixed(self.index_bias.table()), quality)
+        index = F.conv2d(h, fixed(self.to_index)[:, :, None, None]) + bias
         return ste_floor(index + 0.5).clamp(0, SCALE_LEVELS - 1)
 
     def macs_at_z(self) -> int:
@@ -218,6 +219,8 @@ class IntegerHyper(nn.Module):  # type: ignore[misc]
 
 class FrameCodec(nn.Module):  # type: ignore[misc]
     """One frame to q and z and back to features; with a context (inter) or without (intra).
+
+    `quality` is (B,), or a map (B, H/16, W/16) that spends more bits in some places.
 
     blocks ─ 1x1 ─ g_a ─ conv2 s2 ─┬─ gain ─ y ───────(y - mu)─ round ─> q ─(q + mu)─ y_hat
                context ┘           └─ h_a ─ round ─> z ─ h_s ┐                │
@@ -425,7 +428,10 @@ class RtCodec(nn.Module):  # type: ignore[misc]
 
     def context_of(self, memory: Tensor, quality: Tensor) -> Tensor:
         """What the memory says of the next frame."""
-        return self.context(memory * self.memory_gain(quality))
+        gain = self.memory_gain(quality)
+        if quality.dim() > 1:
+            gain = gain.repeat_interleave(2, 2).repeat_interleave(2, 3)
+        return self.context(memory * gain)
 
     def intra_tensors(self, blocks: Tensor, quality: Tensor) -> tuple[Tensor, ...]:
         """Picture, memory, q, z, index and bits of one picture by itself."""

@@ -37,6 +37,8 @@ class RtState:
     """(latents, h/16, w/16) of the last symbols, 0..15, None after an intra frame."""
     position: int
     """Frames since the intra frame."""
+    emphasis: I32
+    """(h/16, w/16) that was added to the quality of each block of the last frame."""
 
 
 class RtRuntime:
@@ -79,24 +81,32 @@ class RtRuntime:
         }
 
     def compress(
-        self, frame: Planes420, state: RtState | None, *, quality: int
+        self,
+        frame: Planes420,
+        state: RtState | None,
+        *,
+        quality: int,
+        emphasis: NDArray[np.int8] | None = None,
     ) -> tuple[bytes, RtState]:
         """Code one picture. See base.Codec."""
         check_quality(quality, self.qualities)
         kind, memory, position = self._begin(state)
-        inputs: dict[str, Array] = {
-            "blocks": _blocks_of(frame),
-            "quality": np.array([quality], np.int64),
-        }
+        blocks = _blocks_of(frame)
+        added = np.zeros((blocks.shape[2] // 2, blocks.shape[3] // 2), np.int32)
+        if emphasis is not None:
+            added[: emphasis.shape[0], : emphasis.shape[1]] = emphasis
+        qualities = self._qualities(quality, added)
+        inputs: dict[str, Array] = {"blocks": blocks, "quality": qualities[None].astype(np.int64)}
         if memory is not None:
             inputs["memory"] = memory
         out = self._graphs.run(f"encode_{kind}", inputs)
         z, q = (np.rint(out[name][0]).astype(np.int32) for name in ("z", "q"))
-        index = self._index(kind, z, state, quality)
         writer = FrameWriter()
+        change = added if state is None else added - state.emphasis
+        writer.write(change, np.zeros(change.shape, np.uint8), self._y_tables)
         writer.write(z, channel_index(z.shape), self._z_tables[kind])
-        writer.write(q, index, self._y_tables)
-        return writer.finish(), _next_state(out, q, kind, position)
+        writer.write(q, self._index(kind, z, state, qualities), self._y_tables)
+        return writer.finish(), _next_state(out, q, kind, position, added)
 
     def decompress(
         self, payload: bytes, state: RtState | None, *, width: int, height: int, quality: int
@@ -104,36 +114,43 @@ class RtRuntime:
         """Draw one picture. See base.Codec."""
         check_quality(quality, self.qualities)
         kind, memory, position = self._begin(state)
-        q, z = self.parse(payload, state, width=width, height=height, quality=quality)
+        q, z, added = self.parse(payload, state, width=width, height=height, quality=quality)
         inputs: dict[str, Array] = {
             "q": q[None].astype(np.float32),
             "z": z[None].astype(np.float32),
-            "quality": np.array([quality], np.int64),
+            "quality": self._qualities(quality, added)[None].astype(np.int64),
         }
         if memory is not None:
             inputs["memory"] = memory
         out = self._graphs.run(f"decode_{kind}", inputs)
         return (
             _picture_of(out["blocks"][0], width, height),
-            _next_state(out, q, kind, position),
+            _next_state(out, q, kind, position, added),
         )
 
     def parse(
         self, payload: bytes, state: RtState | None, *, width: int, height: int, quality: int
-    ) -> tuple[I32, I32]:
-        """Symbols q and z of a frame; needs no network, and of the state the magnitudes alone."""
+    ) -> tuple[I32, I32, I32]:
+        """Symbols q and z of a frame and its emphasis; needs no network, and no memory."""
         kind = "intra" if state is None else "inter"
         rows, columns = -(-height // ALIGNMENT), -(-width // ALIGNMENT)
         reader = FrameReader(payload, where=f"{self.name} {kind} frame")
+        added = reader.read(np.zeros((4 * rows, 4 * columns), np.uint8), self._y_tables)
+        if state is not None:
+            added += state.emphasis
         z_shape = (self._file.meta["hyper"], rows, columns)
         z = reader.read(channel_index(z_shape), self._z_tables[kind])
         limit = self._file.meta["z_limit"]
         np.clip(z, -limit, limit, out=z)
-        index = self._index(kind, z, state, quality)
-        return reader.read(index, self._y_tables), z
+        index = self._index(kind, z, state, self._qualities(quality, added))
+        return reader.read(index, self._y_tables), z, added
 
-    def _index(self, kind: str, z: I32, state: RtState | None, quality: int) -> NDArray[np.uint8]:
+    def _index(self, kind: str, z: I32, state: RtState | None, quality: I32) -> NDArray[np.uint8]:
         return self._scales[kind].indices(z, state.magnitudes if state else None, quality)
+
+    def _qualities(self, quality: int, added: I32) -> I32:
+        """(h/16, w/16) quality of each block."""
+        return np.asarray(np.clip(added + quality, 0, self.qualities - 1), np.int32)
 
     def _begin(self, state: RtState | None) -> tuple[str, F32 | None, int]:
         if state is None:
@@ -149,9 +166,9 @@ class RtRuntime:
         self._graphs.close()
 
 
-def _next_state(out: dict[str, F32], q: I32, kind: str, position: int) -> RtState:
+def _next_state(out: dict[str, F32], q: I32, kind: str, position: int, emphasis: I32) -> RtState:
     magnitudes = None if kind == "intra" else np.minimum(np.abs(q), MAGNITUDE_LIMIT)
-    return RtState(out["next_memory"], magnitudes, position)
+    return RtState(out["next_memory"], magnitudes, position, emphasis)
 
 
 def _blocks_of(frame: Planes420) -> F32:

@@ -76,8 +76,8 @@ class IntegerScales:
             levels,
         )
 
-    def indices(self, z: I32, magnitudes: I32 | None, quality: int) -> NDArray[np.uint8]:
-        """Scale index of each symbol: (latents, 4h, 4w) for z of (hyper, h, w)."""
+    def indices(self, z: I32, magnitudes: I32 | None, quality: I32) -> NDArray[np.uint8]:
+        """Scale index of each symbol: (latents, 4h, 4w) for z (hyper, h, w), quality (4h, 4w)."""
         hidden = len(self.hidden_bias)
         _, rows, columns = z.shape
         h = self.from_z @ z.reshape(len(z), -1).astype(np.float32)
@@ -88,7 +88,7 @@ class IntegerScales:
             both = np.concatenate((own, _sum3x3(own))).reshape(2 * len(own), -1)
             h = h + self.from_magnitudes @ both
         h = _shift(h + self.hidden_bias[:, None], HIDDEN_LIMIT)
-        index = self.to_index @ h + self.index_bias[quality][:, None]
+        index = self.to_index @ h + self.index_bias[quality.reshape(-1)].T
         shape = (len(index), 4 * rows, 4 * columns)
         return _shift(index, self.levels - 1).astype(np.uint8).reshape(shape)
 

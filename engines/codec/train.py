@@ -8,7 +8,8 @@ the last one was stopped: clips grow longer and the learning rate falls by that 
 `--stop-after` ends one run early and saves.
 
 The loss of a frame is bits a pixel + lambda(quality) * (6 mse_y + mse_u + mse_v) / 8, with a
-quality drawn for each clip and moved for each frame by schedule.quality_offset. The rate sees
+quality drawn for each clip and moved for each frame by schedule.quality_offset; in half of the
+steps a rectangle of each picture has another quality, as an encoder may ask. The rate sees
 uniform noise where the picture sees straight-through rounding.
 """
 
@@ -45,6 +46,8 @@ GRADIENT_NORM = 1.0
 REFRESH_PROBABILITY = 0.1
 MEMORY_NOISE = 0.01
 """Relative size of the noise that stands for the rounding errors of another machine."""
+EMPHASIS_PROBABILITY = 0.5
+MOST_EMPHASIS = 20
 HELD_QUALITIES = (4, 20, 36, 52)
 
 
@@ -84,10 +87,22 @@ def learning_rate_at(progress: float, step: int, peak: float) -> float:
 
 
 def distortion(decoded: Tensor, blocks: Tensor) -> Tensor:
-    """(6 mse_y + mse_u + mse_v) / 8 of each picture in squared 8-bit units: (B,)."""
-    square = (decoded.float() - blocks).square().mean((2, 3)) * 128**2
+    """(6 mse_y + mse_u + mse_v) / 8 of each 8x8 block in squared 8-bit units: (B, H/8, W/8)."""
+    square = (decoded.float() - blocks).square() * 128**2
     y, u, v = square[:, :64].mean(1), square[:, 64:80].mean(1), square[:, 80:].mean(1)
     return (6 * y + u + v) / 8
+
+
+def draw_emphasis(rng: np.random.Generator, count: int, crop: int) -> Tensor:
+    """(count, crop/16, crop/16) int64: zero but for one rectangle of each picture."""
+    side = crop // 16
+    emphasis = np.zeros((count, side, side), np.int64)
+    for picture in emphasis:
+        (top, bottom), (left, right) = (
+            np.sort(rng.choice(side + 1, 2, replace=False)) for _ in range(2)
+        )
+        picture[top:bottom, left:right] = rng.integers(-MOST_EMPHASIS, MOST_EMPHASIS + 1)
+    return torch.from_numpy(emphasis)
 
 
 class Coder:
@@ -164,13 +179,19 @@ class Trainer:
     def train_clip(self, batch: Batch, stage: Stage, rng: np.random.Generator) -> StepReport:
         """Train on one batch of clips, with one step of the optimiser for each window."""
         self.codec.train()
-        base = torch.from_numpy(rng.integers(0, QUALITIES, batch[0].shape[1])).to(self.device)
+        count = batch[0].shape[1]
+        base = torch.from_numpy(rng.integers(0, QUALITIES, count))[:, None, None]
+        if rng.random() < EMPHASIS_PROBABILITY:
+            base = base + draw_emphasis(rng, count, stage.crop)
+        else:
+            base = base.expand(-1, stage.crop // 16, stage.crop // 16)
+        base = base.to(self.device)
         memory = magnitudes = None
         window_loss = torch.zeros((), device=self.device)
         losses, rates, errors = [], [], []
         for t in range(stage.frames):
             blocks = self.coder.blocks(tuple(p[t] for p in batch))
-            quality = (base + quality_offset(t)).clamp_max(QUALITIES - 1)
+            quality = (base + quality_offset(t)).clamp(0, QUALITIES - 1)
             if memory is None or magnitudes is None:
                 picture, memory, q, _, _, bits = self.coder.intra(blocks, quality)
                 magnitudes = torch.zeros_like(q).detach()
@@ -183,8 +204,10 @@ class Trainer:
             error = distortion(picture, blocks)
             bpp = bits / batch[0][0, 0].size
             weight = lagrangian(quality)
+            fine = weight.repeat_interleave(2, 1).repeat_interleave(2, 2)
+            costs = bpp + (fine * error).mean((1, 2))
             # the square root keeps the best qualities from drowning the others
-            loss = ((bpp + weight * error) / (weight / 0.01).sqrt().clamp_min(0.5)).mean()
+            loss = (costs / (weight.mean((1, 2)) / 0.01).sqrt().clamp_min(0.5)).mean()
             window_loss = window_loss + loss
             losses.append(loss.detach())
             rates.append(bpp.detach().mean())

@@ -112,7 +112,9 @@ class Payload:
         return out.reshape(table_of.shape)
 
 
-def scale_index(model: Model, kind: str, z: np.ndarray, m: np.ndarray, quality: int) -> np.ndarray:
+def scale_index(
+    model: Model, kind: str, z: np.ndarray, m: np.ndarray, quality: np.ndarray
+) -> np.ndarray:
     a = {k: model.arrays.get(f"{kind}/{k}") for k in ("from_z", "from_magnitudes", "hidden_bias")}
     to_index, bias = model.arrays[f"{kind}/to_index"], model.arrays[f"{kind}/index_bias"]
     channels, rows, columns = m.shape
@@ -128,7 +130,7 @@ def scale_index(model: Model, kind: str, z: np.ndarray, m: np.ndarray, quality: 
                     s += int(a["from_magnitudes"][k, :channels] @ m[:, i, j])
                     s += int(a["from_magnitudes"][k, channels:] @ n)
                 h[k] = min(max((s + int(a["hidden_bias"][k]) + 32) >> 6, 0), 255)
-            index = (to_index.astype(np.int64) @ h + bias[quality] + 32) >> 6
+            index = (to_index.astype(np.int64) @ h + bias[quality[i, j]] + 32) >> 6
             out[:, i, j] = np.clip(index, 0, model.meta["levels"] - 1)
     return out
 
@@ -141,6 +143,7 @@ class Frame:
     capture_ns: int
     z: np.ndarray
     q: np.ndarray
+    emphasis: np.ndarray
 
 
 def read_file(path: Path, folder: Path) -> tuple[dict[str, object], list[Frame], list[bytes]]:
@@ -161,6 +164,7 @@ def read_file(path: Path, folder: Path) -> tuple[dict[str, object], list[Frame],
     rows, columns = -(-height // 64), -(-width // 64)
     frames: list[Frame] = []
     metadata = []
+    emphasis = np.zeros((4 * rows, 4 * columns), np.int64)
     before = np.zeros((model.meta["latents"], 4 * rows, 4 * columns), np.int64)
     while head.at < len(data):
         assert head.take(2) == b"\xa5\x4c"
@@ -180,12 +184,15 @@ def read_file(path: Path, folder: Path) -> tuple[dict[str, object], list[Frame],
             assert sequence != 0
         word = "intra" if kind == 0 else "inter"
         parts = Payload(payload)
+        plain = np.zeros((4 * rows, 4 * columns), np.int64)
+        emphasis = parts.array(plain, model.tables("y")) + (emphasis if kind == 1 else plain)
+        qualities = np.clip(emphasis + quality, 0, model.meta["qualities"] - 1)
         channel = np.arange(model.meta["hyper"])[:, None, None]
         z = parts.array(
             np.broadcast_to(channel, (len(channel), rows, columns)), model.tables(f"z_{word}")
         )
-        index = scale_index(model, word, z, before, quality)
+        index = scale_index(model, word, z, before, qualities)
         q = parts.array(index, model.tables("y"))
         before = np.minimum(np.abs(q), 15) if kind == 1 else np.zeros_like(q)
-        frames.append(Frame(kind == 0, quality, pts, capture, z, q))
+        frames.append(Frame(kind == 0, quality, pts, capture, z, q, emphasis))
     return header, frames, metadata

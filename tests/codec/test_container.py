@@ -35,7 +35,7 @@ class DifferenceCodec:
     qualities: int = 64
     refresh_period: int = 0
 
-    def compress(self, frame, state, *, quality):
+    def compress(self, frame, state, *, quality, emphasis=None):
         flat = np.concatenate([p.ravel() for p in (frame.y, frame.u, frame.v)])
         return zlib.compress((flat - (0 if state is None else state)).tobytes()), flat
 

@@ -19,6 +19,7 @@ from engines.codec.reader import LvcReader
 from engines.codec.records import Header
 from engines.codec.runtime import RtRuntime
 from engines.codec.schedule import quality_offset
+from engines.codec.varint import VarintReader
 from engines.codec.writer import LvcWriter
 from engines.errors import ModelError
 
@@ -83,7 +84,7 @@ def test_torch_draws_what_the_engines_draw_from_the_same_symbols():
     coded = encode(3)
     reader, state, memory = runtime(), None, None
     for payload, quality in coded:
-        q, z = reader.parse(payload, state, width=WIDTH, height=HEIGHT, quality=quality)
+        q, z, _ = reader.parse(payload, state, width=WIDTH, height=HEIGHT, quality=quality)
         picture, state = reader.decompress(
             payload, state, width=WIDTH, height=HEIGHT, quality=quality
         )
@@ -105,10 +106,10 @@ def test_indices_of_the_trained_network_are_those_of_the_file():
     codec.eval()
     reader = runtime()
     (first, second), state = encode(2), None
-    q, z = reader.parse(first[0], None, width=WIDTH, height=HEIGHT, quality=first[1])
+    q, z, _ = reader.parse(first[0], None, width=WIDTH, height=HEIGHT, quality=first[1])
     _, state = reader.decompress(first[0], None, width=WIDTH, height=HEIGHT, quality=first[1])
-    _, z = reader.parse(second[0], state, width=WIDTH, height=HEIGHT, quality=second[1])
-    ours = reader._index("inter", z, state, second[1])
+    _, z, _ = reader.parse(second[0], state, width=WIDTH, height=HEIGHT, quality=second[1])
+    ours = reader._index("inter", z, state, np.full((8, 8), second[1]))
     zeros = torch.zeros(1, *q.shape)
     with torch.no_grad():
         index = codec.inter.h_s_scales(
@@ -138,7 +139,9 @@ def test_an_independent_reader_finds_every_symbol_of_a_file(tmp_path):
     with LvcWriter(tmp_path / "a.lvc", header) as writer:
         recorder = Recorder(codec, writer, quality=11)
         for i, picture in enumerate(moving_pictures(4, WIDTH, HEIGHT)):
-            recorder.add(picture, pts=3 * i + 1, capture_ns=10**18 + 7 * i)
+            corner = np.zeros((5, 7), np.int8)
+            corner[: i + 1, :2] = 9 - 5 * i
+            recorder.add(picture, pts=3 * i + 1, capture_ns=10**18 + 7 * i, emphasis=corner)
         writer.write_metadata(b"{}")
     found, frames, metadata = read_file(tmp_path / "a.lvc", tiny_model())
     assert found["codec"] == "rt-tiny"
@@ -159,13 +162,18 @@ def test_an_independent_reader_finds_every_symbol_of_a_file(tmp_path):
         state = None if frame.intra else state
         qualities.append(record.quality)
         options = {"width": WIDTH, "height": HEIGHT, "quality": record.quality}
-        q, z = codec.parse(record.payload, state, **options)
+        q, z, emphasis = codec.parse(record.payload, state, **options)
         np.testing.assert_array_equal(q, frame.q)
         np.testing.assert_array_equal(z, frame.z)
+        np.testing.assert_array_equal(emphasis, frame.emphasis)
         symbols += np.count_nonzero(q) + np.count_nonzero(z)
         _, state = codec.decompress(record.payload, state, **options)
     assert qualities == [19, 11, 14, 19]
     assert symbols > 300
+    assert [f.emphasis[:3, :3].tolist() for f in frames[:2]] == [
+        [[9, 9, 0], [0, 0, 0], [0, 0, 0]],
+        [[4, 4, 0], [4, 4, 0], [0, 0, 0]],
+    ]
 
 
 def test_a_file_plays_from_any_intra_frame(tmp_path):
@@ -196,7 +204,7 @@ def test_any_damage_of_a_payload_decodes_or_is_refused():
             if hurt:
                 hurt[place] ^= int(rng.integers(1, 256))
         try:
-            q, _ = codec.parse(bytes(hurt), None, width=WIDTH, height=HEIGHT, quality=quality)
+            q, _, _ = codec.parse(bytes(hurt), None, width=WIDTH, height=HEIGHT, quality=quality)
         except BitstreamError as error:
             refused += 1
             assert "rt-tiny intra frame: " in str(error)  # noqa: PT017 - both outcomes are right
@@ -223,9 +231,42 @@ def test_a_higher_quality_has_finer_steps():
     sums = []
     for quality in (0, 30, 55):
         payload, of = encode(1, quality=quality)[0]
-        q, _ = runtime().parse(payload, None, width=WIDTH, height=HEIGHT, quality=of)
+        q, _, _ = runtime().parse(payload, None, width=WIDTH, height=HEIGHT, quality=of)
         sums.append(int(np.abs(q).sum()))
     assert sums == sorted(set(sums))
+
+
+def test_emphasis_moves_bits_to_where_it_is():
+    pictures = moving_pictures(2, 128, 128)
+    left = np.zeros((8, 8), np.int8)
+    left[:, :4] = 24
+    sums = {}
+    for name, emphasis in (("none", None), ("left", left)):
+        writes, reads, state, known = runtime(), runtime(), None, None
+        for picture in pictures:
+            payload, state = writes.compress(picture, state, quality=20, emphasis=emphasis)
+            of = {"width": 128, "height": 128, "quality": 20}
+            q, _, seen = reads.parse(payload, known, **of)
+            _, known = reads.decompress(payload, known, **of)
+        np.testing.assert_array_equal(seen, 0 if emphasis is None else emphasis)
+        halves = np.abs(q[:, :, :4]).sum(), np.abs(q[:, :, 4:]).sum()
+        sums[name] = [int(half) for half in halves]
+    assert sums["left"][0] > 1.5 * sums["none"][0]
+    assert 0.5 * sums["none"][1] < sums["left"][1] < 1.5 * sums["none"][1]
+
+
+def test_emphasis_that_stays_costs_nothing():
+    picture = moving_pictures(1, 64, 64)[0]
+    spot = np.zeros((4, 4), np.int8)
+    spot[1, 1:3] = 20
+    codec, state = runtime(), None
+    changed = []
+    for _ in range(3):
+        payload, state = codec.compress(picture, state, quality=0, emphasis=spot)
+        side = VarintReader(payload, where="test")
+        side.unsigned()  # its length
+        changed.append(side.unsigned())
+    assert changed == [2, 0, 0]
 
 
 def test_a_missing_or_damaged_model_is_named(tmp_path):

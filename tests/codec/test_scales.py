@@ -28,12 +28,13 @@ def test_numpy_equals_torch_at_every_quality(temporal):
     for quality in range(0, QUALITIES, 7):
         z = rng.integers(-Z_LIMIT, Z_LIMIT + 1, (TINY.hyper, 2, 3)).astype(np.int32)
         magnitudes = rng.integers(0, 16, (TINY.latents, 8, 12)).astype(np.int32)
-        ours = scales.indices(z, magnitudes if temporal else None, quality)
+        qualities = np.clip(quality + rng.integers(-9, 10, (8, 12)), 0, QUALITIES - 1)
+        ours = scales.indices(z, magnitudes if temporal else None, qualities)
         with torch.no_grad():
             theirs = path(
                 torch.from_numpy(z)[None].float(),
                 torch.from_numpy(magnitudes)[None].float() if temporal else None,
-                torch.tensor([quality]),
+                torch.from_numpy(qualities)[None],
             )
         np.testing.assert_array_equal(ours, theirs[0].numpy())
         seen |= set(ours.ravel().tolist())
@@ -47,7 +48,8 @@ def test_missing_magnitudes_are_zeros():
     )
     z = np.full((TINY.hyper, 1, 1), 2, np.int32)
     zeros = np.zeros((TINY.latents, 4, 4), np.int32)
-    np.testing.assert_array_equal(scales.indices(z, None, 9), scales.indices(z, zeros, 9))
+    nine = np.full((4, 4), 9)
+    np.testing.assert_array_equal(scales.indices(z, None, nine), scales.indices(z, zeros, nine))
 
 
 def test_sums_that_float32_would_round_are_refused():
