@@ -27,7 +27,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "streamer.sources.scheme",  # what a URI's text says; imports nothing
     ),
     (
+        "streamer.bridges.section",
         "streamer.memory",
+        "streamer.rules.section",
         "streamer.sources.redact",  # passwords are hidden on every floor
         "streamer.scene",
         "streamer.strict",
@@ -35,9 +37,12 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("streamer.config", "streamer.messages", "streamer.planes", "streamer.histogram"),
     (
         "streamer.analytics",
+        "streamer.bridge_events",
+        "streamer.bridges",
         "streamer.client",
         "streamer.configfile",
         "streamer.event",
+        "streamer.eventlog",
         "streamer.events",
         "streamer.frame_events",
         "streamer.frames",
@@ -48,6 +53,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "streamer.overlay",
         "streamer.painter",
         "streamer.queues",
+        "streamer.rule_events",
+        "streamer.rules",
         "streamer.scene_events",
         "streamer.sinks",
         "streamer.sources",
@@ -75,6 +82,8 @@ STRANGERS = (
     ("streamer.analytics", "streamer.queues"),
     ("streamer.analytics", "streamer.sources"),
     ("streamer.analytics", "streamer.overlay"),
+    ("streamer.rules", "streamer.sinks"),
+    ("streamer.rules", "streamer.bridges"),
 )
 
 _OFFLINE = {
@@ -121,7 +130,9 @@ HOMES: dict[str, tuple[str, ...]] = {
     "onnxscript": ("OFFLINE",),
     "onnxsim": ("OFFLINE",),
     "openvino": ("engines.openvino",),
+    "paho": ("streamer.bridges.mqtt",),
     "pycocotools": ("engines.detectors.evaluate",),
+    "redis": ("streamer.bridges.redis_stream",),
     "tensorrt": ("engines.tensorrt",),
     "torch": ("OFFLINE",),
     "torchvision": ("OFFLINE",),
@@ -345,6 +356,8 @@ LIGHT = {
     "streamer.stages.track": "av engines.load onnxruntime openvino tensorrt torch yaml",
     "streamer.stages.encode": "engines.load lap onnxruntime openvino tensorrt torch yaml",
     "streamer.stages.publish": "av cv2 engines.load lap onnxruntime openvino torch yaml",
+    "streamer.stages.bridge": "av cv2 engines.load lap numpy onnxruntime openvino torch yaml",
+    "streamer.stages.rules": "cv2 engines.load lap onnxruntime openvino paho redis torch yaml",
     "engines.load": "av cv2 onnx onnxruntime openvino streamer tensorrt torch",
     "engines.detectors.runtime": "av onnx streamer tensorrt torch",
     "engines.codec.runtime": "av cv2 onnx streamer tensorrt torch",

@@ -1,0 +1,3 @@
+"""What the infer process does beside running a detector: taking turns, second looks, motion."""
+
+__all__: list[str] = []
