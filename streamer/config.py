@@ -223,8 +223,18 @@ class EventsConfig(Strict, frozen=True):
     """JSON lines, appended."""
     publish: str = ""
     """ZeroMQ PUB endpoint to bind, such as tcp://127.0.0.1:5560."""
+    replay: str = "auto"
+    """ZeroMQ ROUTER endpoint where subscribers ask the log for what they missed; auto: the port
+    after that of `publish`; off: none."""
     allow_remote: bool = False
-    """Let `publish` bind to an address that other hosts reach."""
+    """Let `publish` and `replay` bind to an address that other hosts reach."""
+    log: str = "auto"
+    """Durable log, a file; auto: $XDG_STATE_HOME/streamer/events.db (~/.local/state without it) if
+    a camera is live; off: none."""
+    log_mb: Annotated[int, Meta(ge=1)] = 1024
+    """The oldest events are pruned beyond this."""
+    log_days: Annotated[float, Meta(gt=0)] = 30.0
+    """Older events are pruned."""
     updated_per_s: Annotated[float, Meta(ge=0, le=100)] = 5.0
     """track.updated events a second and track at the most."""
     heartbeat_s: Annotated[float, Meta(gt=0)] = 1.0
