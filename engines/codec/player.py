@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from engines.codec.base import Codec, Picture, Planes420, StateT
 from engines.codec.errors import BitstreamError
+from engines.codec.rate import ConstantQuality, RateControl
 from engines.codec.reader import LvcReader
 from engines.codec.records import Header, Record, RecordType
 from engines.codec.schedule import quality_offset
@@ -23,21 +24,28 @@ from engines.errors import EngineMismatch
 
 logger = logging.getLogger(__name__)
 
+FIRST_FRAME_S = 0.04
+"""How long the first frame of a file counts for the rate; the others say it by their times."""
+
 
 class Recorder(Generic[StateT]):
     """Compresses pictures into a writer, with an intra frame at every period of its header."""
 
-    def __init__(self, codec: Codec[StateT], writer: LvcWriter, *, quality: int) -> None:
+    def __init__(
+        self, codec: Codec[StateT], writer: LvcWriter, *, quality: int | RateControl
+    ) -> None:
         """Begin at the first frame of a file.
 
         Args:
             codec: must be the one that the header of the writer names.
             writer: stays the caller's to close.
-            quality: of the frames that matter least; see schedule.quality_offset.
+            quality: of the frames that matter least (see schedule.quality_offset), or what
+                chooses it.
         """
         check_codec(codec, writer.header)
-        self.quality = quality
+        self._rate = ConstantQuality(quality) if isinstance(quality, int) else quality
         self._codec, self._writer = codec, writer
+        self._last_pts: int | None = None
         self._state: StateT | None = None
         self._position = 0
 
@@ -61,13 +69,17 @@ class Recorder(Generic[StateT]):
         if period and self._position == period:
             self._state, self._position = None, 0
         intra = self._state is None
-        quality = min(self.quality + quality_offset(self._position), self._codec.qualities - 1)
+        quality = min(self._rate.next() + quality_offset(self._position), self._codec.qualities - 1)
         payload, self._state = self._codec.compress(
             picture, self._state, quality=quality, emphasis=emphasis
         )
         self._writer.write_frame(
             payload, intra=intra, quality=quality, pts=pts, capture_ns=capture_ns
         )
+        since = pts - self._last_pts if self._last_pts is not None else 0
+        self._last_pts = pts
+        seconds = float(since * self._writer.header.time_base) or FIRST_FRAME_S
+        self._rate.spent(self._position, quality, len(payload), seconds)
         self._position += 1
         return len(payload)
 
