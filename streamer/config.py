@@ -11,7 +11,9 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from streamer.bridges.section import BridgeConfig, WebhookConfig, check_bridges
 from streamer.errors import ConfigError
+from streamer.rules.section import RuleConfig, Surroundings, check_rules
 from streamer.scene import CalibrationConfig, LineConfig, ZoneConfig, check_scene
 from streamer.sources.redact import redact
 from streamer.strict import Name, Relative, Seconds, Strict
@@ -230,7 +232,7 @@ class EventsConfig(Strict, frozen=True):
     """Let `publish` and `replay` bind to an address that other hosts reach."""
     log: str = "auto"
     """Durable log, a file; auto: $XDG_STATE_HOME/streamer/events.db (~/.local/state without it) if
-    a camera is live; off: none."""
+    a camera is live or there are rules or bridges, which read it; off: none."""
     log_mb: Annotated[int, Meta(ge=1)] = 1024
     """The oldest events are pruned beyond this."""
     log_days: Annotated[float, Meta(gt=0)] = 30.0
@@ -265,6 +267,10 @@ class Config(Strict, frozen=True):
     encode: EncodeConfig = EncodeConfig()
     record: RecordConfig = RecordConfig()
     events: EventsConfig = EventsConfig()
+    rules: dict[Name, RuleConfig] = msgspec.field(default_factory=dict)
+    """What is an alarm, and what is done then, by name."""
+    bridges: dict[Name, BridgeConfig] = msgspec.field(default_factory=dict)
+    """Brokers and servers that events go to, by name."""
     supervisor: SupervisorConfig = SupervisorConfig()
     duration_s: Seconds = 0.0
     """Stop after so many seconds of media (offline) or of time (live); 0 for never."""
@@ -302,6 +308,18 @@ class Config(Strict, frozen=True):
                 "lower it"
             )
         check_address(self.events.publish, allow_remote=self.events.allow_remote)
+        check_bridges(self.bridges, self.cameras)
+        check_rules(self.rules, self._surroundings())
+
+    def _surroundings(self) -> Surroundings:
+        hooks = [name for name, each in self.bridges.items() if isinstance(each, WebhookConfig)]
+        return Surroundings(
+            zones={name: camera.zones for name, camera in self.cameras.items()},
+            lines={name: camera.lines for name, camera in self.cameras.items()},
+            recorded={name: bool(self.record_folder(name)) for name in self.cameras},
+            classes=self.detector.classes if self.detector else None,
+            webhooks=hooks,
+        )
 
     def _check_hidden(self, where: str, rule: HideConfig) -> None:
         if not rule.classes and not rule.polygons:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
-from streamer.config import CameraConfig, Config
+from streamer.config import Config
 from streamer.errors import ConfigError
 from streamer.sources.redact import redact
 from streamer.strict import NAME_PATTERN, Strict
@@ -68,10 +68,12 @@ def build_config(data: object) -> Config:
         raise _At(("cameras",), "must map names to sources, such as `gate: rtsp://host/path`")
     data["cameras"] = {str(name): _camera_section(camera) for name, camera in cameras.items()}
     _refuse_unknown(data, Config, ())
-    _convert_named(data["cameras"], CameraConfig, ("cameras",))
     for field in msgspec.structs.fields(Config):
-        if field.name != "cameras" and field.name in data:
-            _convert(data[field.name], field.type, (field.name,))
+        section = data.get(field.name)
+        if get_origin(field.type) is dict and isinstance(section, Mapping):
+            _convert_named(section, get_args(field.type)[1], (field.name,))
+        elif field.name in data:
+            _convert(section, field.type, (field.name,))
     return _convert(data, Config, ())
 
 
@@ -137,6 +139,13 @@ def _choices(kind: object, path: tuple[str, ...]) -> tuple[str, ...]:
     """The choices of a Literal field, or nothing."""
     if get_origin(kind) is Literal:
         return () if path else get_args(kind)
+    tags = [
+        str(part.__struct_config__.tag)
+        for part in get_args(kind)
+        if getattr(part, "__struct_config__", None) and path == (part.__struct_config__.tag_field,)
+    ]
+    if tags:
+        return tuple(tags)
     if isinstance(kind, type) and issubclass(kind, Strict):
         types = {field.name: field.type for field in msgspec.structs.fields(kind)}
         return _choices(types[path[0]], path[1:]) if path and path[0] in types else ()
@@ -148,12 +157,15 @@ def _refuse_unknown(data: object, kind: object, path: tuple[str, ...]) -> None:
     """Refuse keys that no section has, at any depth."""
     if isinstance(kind, type) and issubclass(kind, Strict) and isinstance(data, Mapping):
         types = {field.name: field.type for field in msgspec.structs.fields(kind)}
+        tag_field, tag = kind.__struct_config__.tag_field, kind.__struct_config__.tag
+        if tag_field and data.get(tag_field) != tag:
+            return  # it is a section of another kind
         for key, value in data.items():
-            if key not in types:
+            if key not in types and key != tag_field:
                 near = difflib.get_close_matches(str(key), types, 1)
                 hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(types)}"
                 raise _At((*path, str(key)), f"unknown key; {hint}")
-            _refuse_unknown(value, types[key], (*path, key))
+            _refuse_unknown(value, types.get(key), (*path, key))
     for part in get_args(kind):
         if get_origin(kind) is dict and isinstance(data, Mapping):
             for key, value in data.items():

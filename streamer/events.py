@@ -10,10 +10,12 @@ import datetime as dt
 
 import msgspec
 
+from streamer.bridge_events import BridgeEvent
 from streamer.event import HOST as HOST
 from streamer.event import Box as Box
 from streamer.event import Event as Event
 from streamer.messages import Notice
+from streamer.rule_events import RuleEvent
 from streamer.scene_events import SceneEvent
 
 
@@ -186,6 +188,8 @@ AnyEvent = (
     | FramesDropped
     | Heartbeat
     | SceneEvent
+    | RuleEvent
+    | BridgeEvent
 )
 
 _encoder = msgspec.json.Encoder()

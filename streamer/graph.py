@@ -36,6 +36,8 @@ class StageSpec(msgspec.Struct, frozen=True, kw_only=True):
     producers: dict[str, int] = {}
     """Credits that it grants, by producer."""
     consumers: dict[str, EdgePolicy] = {}
+    after: tuple[str, ...] = ()
+    """Stages whose end it waits for before it ends; empty for those that end with their streams."""
 
 
 @dataclass(frozen=True)
@@ -95,14 +97,22 @@ def build_graph(config: Config, live: dict[str, bool]) -> Graph:
                 consumers={f"track.{camera}": _words(live[camera]) for camera in config.cameras},
             )
         )
+    streams = tuple(stage.name for stage in stages)
+    if config.rules:
+        stages.append(StageSpec(name="rules", module="streamer.stages.rules", after=streams))
     stages.append(
         StageSpec(
             name="publish",
             module="streamer.stages.publish",
+            after=tuple(stage.name for stage in stages),
             producers={f"track.{camera}": WORD_CREDITS for camera in config.cameras if detects}
             | dict.fromkeys(annotators(config), WORD_CREDITS),
         )
     )
+    stages += [
+        StageSpec(name=f"bridge.{name}", module="streamer.stages.bridge", after=("publish",))
+        for name in config.bridges
+    ]
     return Graph(config, tuple(stages), live)
 
 

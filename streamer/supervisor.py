@@ -179,9 +179,9 @@ class Supervisor:
                 self._check_alive(name, seat.child, now)
         if self._stop_begun_at is not None:
             self._climb(now - self._stop_begun_at)
-        publish = self._seats["publish"]
-        if all(seat.over for seat in self._seats.values() if seat is not publish) and publish.ready:
-            self._send("publish", Stop())
+        for name, seat in self._seats.items():
+            if seat.spec.after and all(self._seats[other].over for other in seat.spec.after):
+                self._send(name, Stop(drain=name != "publish"))
 
     def _check_alive(self, name: str, child: Child, now: float) -> None:
         silent_s = now - child.heard_at
@@ -337,7 +337,7 @@ class Supervisor:
         return any(
             not seat.over and other != name
             for other, seat in self._seats.items()
-            if not seat.spec.producers and other != "publish"
+            if not seat.spec.producers and not seat.spec.after
         )
 
     def _make_pool(self, request: PoolRequest) -> PoolGrant:
@@ -395,7 +395,7 @@ class Supervisor:
             elif not seat.child.ready:
                 seat.child.signal(signal.SIGKILL)
         for name, seat in self._seats.items():
-            if not seat.spec.producers:
+            if not seat.spec.producers and not seat.spec.after:
                 self._send(name, Stop(drain=True))
 
     def _climb(self, elapsed_s: float) -> None:
