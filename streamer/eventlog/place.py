@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from streamer.config import EventsConfig
+from streamer.config import Config
 
 
 def default_path() -> Path:
@@ -15,15 +15,17 @@ def default_path() -> Path:
     return Path(state).expanduser() / "streamer" / "events.db"
 
 
-def log_path(events: EventsConfig, live: Mapping[str, bool]) -> Path | None:
+def log_path(config: Config, live: Mapping[str, bool]) -> Path | None:
     """The log of a run, or None if it keeps none.
 
     Args:
-        events: of its configuration.
+        config: of the run.
         live: by camera, which regime it runs in.
     """
-    if events.log == "off":
+    where = config.events.log
+    if where == "off":
         return None
-    if events.log == "auto":
-        return default_path() if any(live.values()) else None
-    return Path(events.log).expanduser()
+    if where == "auto":
+        needed = any(live.values()) or config.rules or config.bridges
+        return default_path() if needed else None
+    return Path(where).expanduser()
