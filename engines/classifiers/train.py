@@ -103,8 +103,10 @@ def train(crops: Crops, config: Config, options: Options) -> CheckNet:
     """Train one network for so many minutes of processor time; returns the average of its steps."""
     torch.manual_seed(options.seed)
     random = np.random.default_rng(options.seed)
-    net = CheckNet(config).to(memory_format=torch.channels_last).train()
-    average = copy.deepcopy(net).requires_grad_(False)
+    net = CheckNet(config)
+    net.to(memory_format=torch.channels_last).train()
+    average = copy.deepcopy(net)
+    average.requires_grad_(requires_grad=False)
     optimiser = torch.optim.AdamW(net.parameters(), options.lr, weight_decay=options.weight_decay)
     start_s, step, recent = time.process_time(), 0, 0.0
     while (done := (time.process_time() - start_s) / (60 * options.minutes)) < 1:
