@@ -1,0 +1,189 @@
+"""The stage base that looks at some frames of all cameras beside `infer`, and says what it saw.
+
+A subclass is given each frame that it wants, with its tracks where it needs them, and answers with
+an Annotation. Every other frame is told as skipped, so that nobody waits for it. Knows no network.
+"""
+
+from __future__ import annotations
+
+import time
+
+from streamer.errors import StaleFrame
+from streamer.frames import PoolReader
+from streamer.join import Join, Joined
+from streamer.messages import Annotation, EndOfStream, Frame, FrameInfo, PeerDown, Tracks
+from streamer.planes import Planes
+from streamer.queues import Received
+from streamer.stage import Stage, StageStart
+
+TRACKS_S = 0.3
+"""Live: so long a frame is kept for its tracks."""
+STALE_S = 1.0
+"""Live: an older frame is not worth looking at."""
+
+
+class Annotator(Stage):
+    """Serves all cameras in turn, one frame a time."""
+
+    needs_tracks = False
+    """True waits for the tracks of each wanted frame."""
+
+    def __init__(self, start: StageStart) -> None:
+        super().__init__(start)
+        self._reader = PoolReader(start.supervisor_pid)
+        self._joins: dict[str, Join[Received, Tracks]] = {}
+        for camera in start.config.cameras:
+            track = f"track.{camera}"
+            kinds = [track] if track in start.spec.producers and self.needs_tracks else []
+            self._joins[camera] = Join(kinds, TRACKS_S if start.live[camera] else None)
+        self._last_seq = dict.fromkeys(start.config.cameras, -1)
+        self._ending: dict[str, Received | None] = {}
+        """Cameras whose frames have all come, with the item that said so."""
+        self._open = set(start.config.cameras)
+
+    # What a subclass says.
+
+    def wants(self, info: FrameInfo) -> bool:
+        """True if this frame is to be looked at; called once for each, in order."""
+        raise NotImplementedError
+
+    def look(self, info: FrameInfo, planes: Planes, tracks: Tracks | None) -> Annotation:
+        """Look at one frame.
+
+        Args:
+            info: of the frame.
+            planes: in shared memory; they may not be kept.
+            tracks: of this frame; None where there are none or they are late.
+        """
+        raise NotImplementedError
+
+    # The stage.
+
+    def on_item(self, item: Received) -> None:
+        """Take in a frame or the tracks of one."""
+        body = item.body
+        camera = item.producer.partition(".")[2]
+        if isinstance(body, Frame):
+            self._take_frame(item, body)
+        elif isinstance(body, EndOfStream) and item.producer == f"decode.{camera}":
+            self._ending[camera] = item
+        else:
+            if isinstance(body, Tracks) and self.needs_tracks:
+                self._take_tracks(item.producer, body)
+            elif isinstance(body, EndOfStream) and self.needs_tracks:
+                self._joins[camera].no_more_results(item.producer, "ended")
+            self.inbox.done(item.producer, item.number)
+        self.tick_at = time.monotonic()
+
+    def on_peer_down(self, down: PeerDown) -> None:
+        """What a dead neighbour would have sent never comes."""
+        kind, _, camera = down.stage.partition(".")
+        if down.final and kind == "decode":
+            self._ending.setdefault(camera, None)
+        elif down.final and kind == "track" and self.needs_tracks:
+            self._joins[camera].no_more_results(down.stage, "failed")
+        self.tick_at = time.monotonic()
+
+    def on_tick(self) -> None:
+        """Look at one frame of each camera that has one, and end those that have no more."""
+        now = time.monotonic()
+        due_s = float("inf")
+        for camera, join in self._joins.items():
+            joined = join.next(now)
+            if joined is not None:
+                self._look(joined)
+            if camera in self._ending and not len(join):
+                self._end(camera)
+            due_s = min(due_s, now if joined is not None else join.due_s)
+        self.tick_at = due_s
+
+    def finished(self) -> bool:
+        """All cameras have ended."""
+        return self.stopping or not self._open
+
+    def _take_frame(self, item: Received, frame: Frame) -> None:
+        info = frame.info
+        if info.seq <= self._last_seq[info.camera]:
+            self.inbox.done(item.producer, item.number)  # delivered twice after a crash
+            return
+        self._last_seq[info.camera] = info.seq
+        self.inbox.next_seq[item.producer] = info.seq + 1
+        if self.wants(info):
+            self._joins[info.camera].add(info.seq, item, time.monotonic())
+        else:
+            self._skip(item, info, "cadence")
+
+    def _take_tracks(self, producer: str, tracks: Tracks) -> None:
+        join = self._joins[tracks.info.camera]
+        if tracks.detections.skipped:
+            join.skip(producer, tracks.info.seq, tracks.detections.skipped)
+        else:
+            join.annotate(producer, tracks.info.seq, tracks)
+
+    def _look(self, joined: Joined[Received, Tracks]) -> None:
+        item = joined.item
+        frame = item.body
+        assert isinstance(frame, Frame)
+        info = frame.info
+        age_s = (time.monotonic_ns() - info.receive_ns) / 1e9
+        try:
+            if self.start.live[info.camera] and age_s > STALE_S:
+                raise StaleFrame("too old")
+            planes = self._reader.planes(frame, item.inline)
+            annotation = self.look(info, planes, next(iter(joined.results.values()), None))
+            self._reader.check(frame, item.inline)
+        except StaleFrame as error:
+            self.dropped[info.camera][f"{self.name}_stale"] += 1
+            self._skip(item, info, str(error))
+            return
+        self.counters["frames"] += 1
+        self.forward(item, annotation, to=self._consumers(info.camera))
+
+    def _skip(self, item: Received, info: FrameInfo, cause: str) -> None:
+        """Only who joins frames needs to know."""
+        writers = [name for name in self._consumers(info.camera) if name != "publish"]
+        if writers:
+            self.forward(item, Annotation(info, skipped=cause), to=writers)
+        else:
+            self.inbox.done(item.producer, item.number)
+
+    def _end(self, camera: str) -> None:
+        item = self._ending.pop(camera)
+        self._open.discard(camera)
+        if item is not None:
+            self.forward(item, EndOfStream(camera), to=self._consumers(camera))
+        else:
+            for name in self._consumers(camera):
+                self.outbox.send(name, EndOfStream(camera))
+
+    def _consumers(self, camera: str) -> list[str]:
+        wanted = (f"encode.{camera}", "publish")
+        return [name for name in wanted if name in self.outbox.consumers]
+
+
+class Cadence:
+    """Picks frames by media time, so that cameras of any rate are looked at alike.
+
+    Args:
+        per_s: frames a second of media time.
+    """
+
+    def __init__(self, per_s: float) -> None:
+        self._period_ns = round(1e9 / per_s)
+        self._due_ns: dict[str, int] = {}
+        self._epochs: dict[str, int] = {}
+
+    def takes(self, info: FrameInfo) -> bool:
+        """True if this frame of its camera is due; frames come in order."""
+        now_ns = info.pts_ns
+        due_ns = self._due_ns.get(info.camera)
+        fresh = info.discontinuity or self._epochs.get(info.camera) != info.epoch
+        if due_ns is None or fresh or abs(now_ns - due_ns) > 10 * self._period_ns:
+            due_ns = now_ns
+        self._epochs[info.camera] = info.epoch
+        if now_ns < due_ns:
+            self._due_ns[info.camera] = due_ns
+            return False
+        # On a grid, so that the mean rate is right where frames don't fall on it.
+        self._due_ns[info.camera] = due_ns + self._period_ns
+        return True
