@@ -93,14 +93,14 @@ def _build(
     parser = trt.OnnxParser(network, LOG)  # holds the weights, so it lives until the end
     _parse(parser, wish)
     config = _configure(builder, wish)
-    cache = config.create_timing_cache(timings) or config.create_timing_cache(b"")
-    config.set_timing_cache(cache, ignore_mismatch=False)
+    _use_timings(config, timings)
     if hasattr(trt, "IProgressMonitor"):
         config.progress_monitor = _monitor(tally, cancelled)
     serialised = builder.build_serialized_network(network, config)
     if serialised is None:
         raise _failure(wish, device)
-    return Built(bytes(serialised), bytes(config.get_timing_cache().serialize()))
+    measured = config.get_timing_cache()
+    return Built(bytes(serialised), bytes(measured.serialize()) if measured else b"")
 
 
 def _parse(parser: trt.OnnxParser, wish: Wish) -> None:
@@ -132,6 +132,14 @@ def _configure(builder: trt.Builder, wish: Wish) -> trt.IBuilderConfig:
                 shapes.set_shape(spec.name, smallest, largest, largest)
             config.add_optimization_profile(shapes)
     return config
+
+
+def _use_timings(config: trt.IBuilderConfig, timings: bytes) -> None:
+    """Start from what earlier builds have measured, or from nothing if the library refuses it."""
+    for content in (timings, b""):
+        cache = config.create_timing_cache(content)
+        if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
+            return
 
 
 def _failure(wish: Wish, device: Device) -> EngineError:

@@ -34,7 +34,7 @@ _REMEDIES = {
     "cudaErrorLaunchTimeout": "use a smaller batch, or a GPU that drives no screen",
     "cudaErrorECCUncorrectable": "reset the GPU or the machine: its memory is damaged",
 }
-_OLD_DRIVER = "install a newer NVIDIA driver or an older cuda-python, or use device cpu"
+_OLD_DRIVER = "install an NVIDIA driver that is as new as cuda-python, or use device cpu"
 _NO_GPU = {
     "cudaErrorNoDevice": "check with nvidia-smi that a GPU is seen, or use device cpu",
     "cudaErrorInsufficientDriver": _OLD_DRIVER,

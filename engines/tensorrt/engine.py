@@ -52,6 +52,7 @@ class TensorRtEngine:
         batch: int | None = None,
         batches: Sequence[int] | None = None,
         workspace_mb: int | None = None,
+        version_compatible: bool = False,
         graphs: bool = True,
         progress: Progress | None = None,
         cache: EngineCache | None = None,
@@ -66,7 +67,7 @@ class TensorRtEngine:
             precision: as for engines.build.build; "auto" is fp16, or the graph's own if lower.
             batch: the only batch size that will be asked for; its work is replayed as a graph.
             batches: sizes to tune for where any size up to the largest may be asked for.
-            workspace_mb: as for engines.build.build.
+            workspace_mb, version_compatible: as for engines.build.build.
             graphs: replay the work of fixed shapes as CUDA graphs.
             progress: hears of a build.
             cache: None is the user's own.
@@ -86,6 +87,7 @@ class TensorRtEngine:
             batches=(batch,) if batch is not None else batches or _FREE_BATCHES,
             only=batch is not None,
             workspace_mb=workspace_mb,
+            version_compatible=version_compatible,
             progress=progress,
             cache=cache,
         )
@@ -93,6 +95,8 @@ class TensorRtEngine:
         self._profiles: tuple[Profile, ...] = compiled.profiles
         gpu = Device(compiled.device_index, self._where)
         self._runtime = trt.Runtime(LOG)
+        if version_compatible:  # such an engine brings code of its own; the cache vouches for it
+            self._runtime.engine_host_code_allowed = True
         engine = self._runtime.deserialize_cuda_engine(compiled.engine)
         if engine is None:
             raise EngineFailed(
