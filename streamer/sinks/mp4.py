@@ -10,6 +10,7 @@ import contextlib
 import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import cast
@@ -87,6 +88,7 @@ class Mp4Writer:
         width: int,
         height: int,
         start_utc_ns: int | None = None,
+        start_pts_s: Fraction | None = None,
         overwrite: bool = False,
     ) -> None:
         """Open encoder and file.
@@ -97,6 +99,7 @@ class Mp4Writer:
             width: of the pictures, px.
             height: of the pictures, px.
             start_utc_ns: wall clock of the first frame, written into the file's metadata.
+            start_pts_s: media time of the first frame in its source, so likewise.
             overwrite: True replaces an existing file.
 
         Raises:
@@ -119,6 +122,8 @@ class Mp4Writer:
         )
         if start_utc_ns is not None:
             self._container.metadata.update(_start_tags(start_utc_ns))
+        if start_pts_s is not None:
+            self._container.metadata["description"] = f"start_pts_s={float(start_pts_s):.9f}"
         self._stream = add_encoder(self._container, options, width + width % 2, height + height % 2)
         self._open(options, overwrite)
 

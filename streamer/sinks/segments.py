@@ -176,6 +176,7 @@ class SegmentRecorder:
             width=canvas.planes.width,
             height=canvas.planes.height,
             start_utc_ns=times.capture_ns,
+            start_pts_s=times.pts * times.time_base,
         )
 
     def _tell_begun(
