@@ -1,28 +1,38 @@
-"""Turn one camera's detections into tracks with identities; runs in the track process."""
+"""Turn one camera's detections into tracks and what they do; runs in the track process."""
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 
-from streamer.messages import Detections, EndOfStream, PeerDown, Tracks
+from streamer.analytics import Analytics, Sight, Totals
+from streamer.messages import Detections, EndOfStream, Happening, PeerDown, Tracks
 from streamer.queues import Received
 from streamer.stage import Stage, StageStart
 from streamer.tracking import Detections as Boxes
 from streamer.tracking import Tracker, make_tracker
+from streamer.tracking import Tracks as Live
 
 CONFUSABLE = (("car", "bus", "truck"), ("bicycle", "motorcycle"))
 """Classes that detectors mix up, so that one object may change between them."""
 _LAST_ID = 0
-"""Place of the highest track id in the ledger."""
+"""Place of the highest track id in the ledger; Totals uses those behind it."""
 
 
 class Track(Stage):
-    """Feeds one tracker; its ids go on after a restart, its tracks do not."""
+    """Feeds one tracker and one analytics.
+
+    After a restart ids and counts go on; tracks do not.
+    """
 
     def __init__(self, start: StageStart) -> None:
         super().__init__(start)
-        self._ids = self.ledger()
+        self._ledger = self.ledger()
         self._tracker: Tracker | None = None
+        camera = start.config.cameras[self.camera]
+        self._watches = bool(camera.zones or camera.lines or camera.calibration)
+        self._analytics: Analytics | None = None
+        self._labels: dict[int, str] = {}
         self._size = (0, 0)
         self._last_seq = -1
         self._ended = False
@@ -32,7 +42,7 @@ class Track(Stage):
         body = item.body
         if isinstance(body, EndOfStream):
             self._ended = True
-            self.forward(item, body)
+            self.forward(item, self._end())
         elif not isinstance(body, Detections) or body.info.seq <= self._last_seq:
             self.inbox.done(item.producer, item.number)  # delivered twice after a crash
         else:
@@ -43,28 +53,27 @@ class Track(Stage):
         """Without inference there will be no more detections."""
         if down.final and down.stage == "infer" and not self._ended:
             self._ended = True
+            end = self._end()
             for consumer in self.outbox.consumers:
-                self.outbox.send(consumer, EndOfStream(self.camera))
+                self.outbox.send(consumer, end)
 
     def finished(self) -> bool:
         """All detections are tracked."""
         return self.stopping or self._ended
 
+    def _end(self) -> EndOfStream:
+        happenings = self._analytics.end() if self._analytics else ()
+        return EndOfStream(self.camera, tuple(happenings))
+
     def _track(self, found: Detections) -> Tracks:
-        tracker = self._tracker_for(found)
-        ended: list[int] = []
-        if (found.info.width, found.info.height) != self._size:
-            self._size = (found.info.width, found.info.height)
-            ended = tracker.reset().tolist()
-        boxes = Boxes(
-            np.frombuffer(found.boxes, np.float32).reshape(-1, 4),
-            np.frombuffer(found.scores, np.float32),
-            np.frombuffer(found.classes, np.int16).astype(np.int64),
-        )
+        boxes = _boxes(found, looks=self.config.tracker.appearance)
+        tracker, ended = self._tracker_for(found, boxes)
         tracks = tracker.update(boxes, float(found.info.pts_s))
         self.counters["frames"] += 1
         if len(tracks):
-            self._ids[_LAST_ID] = max(self._ids[_LAST_ID], int(tracks.ids.max()))
+            self._ledger[_LAST_ID] = max(self._ledger[_LAST_ID], int(tracks.ids.max()))
+        ended += tracks.ended.tolist()
+        happenings = self._watch(found, boxes, tracks, ended) if self._watches else ()
         shown = tracks.confirmed
         return Tracks(
             found.info,
@@ -74,21 +83,105 @@ class Track(Stage):
             tracks.velocities_px_s[shown].astype(np.float32).tobytes(),
             tracks.scores[shown].astype(np.float32).tobytes(),
             tracks.classes[shown].astype(np.int16).tobytes(),
-            (*ended, *tracks.ended.tolist()),
+            tuple(ended),
+            tuple(happenings),
+            self._labels_of(found, tracks, ended),
+            self._analytics.readings(tracks.ids[shown]) if self._analytics else None,
         )
 
-    def _tracker_for(self, found: Detections) -> Tracker:
-        if self._tracker is None:
-            names = found.class_names
-            groups = tuple(
-                tuple(names.index(name) for name in group if name in names) for group in CONFUSABLE
+    def _watch(
+        self, found: Detections, boxes: Boxes, tracks: Live, ended: list[int]
+    ) -> list[Happening]:
+        """What the tracks that are seen in this frame do; a predicted box is no evidence."""
+        if self._analytics is None:
+            camera = self.config.cameras[self.camera]
+            self._analytics = Analytics(
+                self.camera, camera, found.class_names, Totals(self._ledger)
             )
-            self._tracker = make_tracker(
-                self.config.tracker.name,
-                first_id=self._ids[_LAST_ID] + 1,
-                class_groups=tuple(group for group in groups if len(group) > 1),
-            )
-        return self._tracker
+        seen = tracks.detection >= 0
+        sight = Sight(
+            seq=found.info.seq,
+            time_s=float(found.info.pts_s),
+            width=found.info.width,
+            height=found.info.height,
+            ids=tracks.ids[seen],
+            boxes_xyxy=boxes.boxes_xyxy[tracks.detection[seen]].astype(np.float64),
+            classes=tracks.classes[seen],
+            confirmed=tracks.confirmed[seen],
+            ended=np.array(ended, np.int64),
+        )
+        return self._analytics.update(sight)
+
+    def _labels_of(self, found: Detections, tracks: Live, ended: list[int]) -> tuple[str, ...]:
+        """What was said last of each confirmed track; nothing if nobody says anything."""
+        for track_id in ended:
+            self._labels.pop(track_id, None)
+        if found.labels:
+            seen = tracks.detection >= 0
+            rows = zip(tracks.ids[seen].tolist(), tracks.detection[seen].tolist(), strict=True)
+            self._labels |= {track_id: found.labels[row] for track_id, row in rows
+                             if found.labels[row]}  # fmt: skip
+        if not self._labels:
+            return ()
+        confirmed = tracks.ids[tracks.confirmed].tolist()
+        return tuple(self._labels.get(track_id, "") for track_id in confirmed)
+
+    def _tracker_for(self, found: Detections, boxes: Boxes) -> tuple[Tracker, list[int]]:
+        """The tracker, and tracks that end because the picture or the embeddings have changed."""
+        size, looks = (found.info.width, found.info.height), _looks(boxes)
+        tracker, ended = self._tracker, []
+        if tracker is not None and size != self._size:
+            ended = tracker.reset().tolist()
+        self._size = size
+        if tracker is not None and looks in (0, tracker.options.embedding_size):
+            return tracker, ended
+        if tracker is not None:
+            ended += tracker.reset().tolist()
+        self._tracker = self._make_tracker(found.class_names, looks)
+        return self._tracker, ended
+
+    def _make_tracker(self, names: tuple[str, ...], looks: int) -> Tracker:
+        groups = (
+            tuple(names.index(name) for name in group if name in names) for group in CONFUSABLE
+        )
+        settings = msgspec.structs.asdict(self.config.tracker)
+        given = {key: settings[key] for key in _OPTIONS if settings[key] is not None}
+        return make_tracker(
+            self.config.tracker.name,
+            first_id=self._ledger[_LAST_ID] + 1,
+            class_groups=tuple(group for group in groups if len(group) > 1),
+            embedding_size=looks,
+            **given,
+        )
+
+
+_OPTIONS = (
+    *("high_score", "low_score", "birth_score", "match_iou", "confirm_hits", "lost_s"),
+    *("camera_motion", "appearance_distance"),
+)
+"""Settings that the tracker's options have by the same name."""
+
+
+def _boxes(found: Detections, *, looks: bool) -> Boxes:
+    boxes = np.frombuffer(found.boxes, np.float32).reshape(-1, 4)
+    motion, embeddings = None, None
+    if found.motion:
+        motion = np.frombuffer(found.motion, np.float32).reshape(2, 3).astype(np.float64)
+    if found.embeddings and looks:
+        vectors = np.frombuffer(found.embeddings, np.float16)
+        embeddings = vectors.reshape(len(boxes), -1).astype(np.float32)
+    return Boxes(
+        boxes,
+        np.frombuffer(found.scores, np.float32),
+        np.frombuffer(found.classes, np.int16).astype(np.int64),
+        motion,
+        embeddings,
+    )
+
+
+def _looks(boxes: Boxes) -> int:
+    """Length of the embeddings; 0 if there are none."""
+    return 0 if boxes.embeddings is None else boxes.embeddings.shape[1]
 
 
 def _nothing(found: Detections) -> Tracks:
