@@ -13,6 +13,7 @@ from engines.errors import ModelError
 
 _IR_VERSION, _GRAPH, _METADATA = 1, 7, 14  # field numbers in ModelProto
 _KEY, _VALUE = 1, 2  # field numbers in StringStringEntryProto
+_ENGINES = (b"ftrt", b"ptrt", b"streamer engine")  # how TensorRT's files and our own cache's begin
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
 
 
@@ -29,6 +30,11 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         raise ModelError(
             f"{path}: model file must be readable, got {error.strerror}; check the path"
         ) from error
+    if bytes(model[:16]).startswith(_ENGINES):
+        raise ModelError(
+            f"{path}: file must be an ONNX model, got an engine of TensorRT, which runs only where "
+            "it was built; give the ONNX file, and an engine is built for this machine"
+        )
     seen: set[int] = set()
     metadata: dict[str, str] = {}
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -24,3 +25,11 @@ def data_dir() -> Path:
     if not folder.is_dir():
         missing(f"no test data at {folder}; set STREAMER_DATA")
     return folder
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs an NVIDIA GPU where there is none; REQUIRE_GPU=1 makes it fail instead."""
+    if item.get_closest_marker("gpu") and os.environ.get("REQUIRE_GPU") != "1":
+        gpu = any(Path(node).exists() for node in ("/dev/nvidiactl", "/dev/nvhost-gpu"))
+        if not (gpu and find_spec("tensorrt")):
+            pytest.skip("needs an NVIDIA GPU and TensorRT")

@@ -38,16 +38,23 @@ class Collect:
         return self.results
 
 
-def check_engine(load: Load, model: Path, expected: Callable[[np.ndarray], np.ndarray]) -> None:
+def check_engine(
+    load: Load,
+    model: Path,
+    expected: Callable[[np.ndarray], np.ndarray],
+    *,
+    device: str = "cpu",
+) -> None:
     """Hold one engine against the contract.
 
     Args:
         load: makes the engine from a file and a number of streams.
         model: network with input "x" (?x3x4x5 float32), output "y", metadata {"colour": "blue"}.
         expected: what the network computes.
+        device: where the engine says that it runs.
     """
     engine = load(model, 2)
-    _says_what_it_is(engine)
+    _says_what_it_is(engine, device)
     _computes(engine, expected)
     _gives_fresh_outputs(engine)
     _refuses_wrong_arrays(engine)
@@ -57,9 +64,9 @@ def check_engine(load: Load, model: Path, expected: Callable[[np.ndarray], np.nd
     _closes(engine)
 
 
-def _says_what_it_is(engine: Engine) -> None:
+def _says_what_it_is(engine: Engine, device: str) -> None:
     assert engine.name
-    assert engine.device == "cpu"
+    assert engine.device == device
     assert engine.version[0].isdigit()
     assert engine.depth == 2
     assert [(s.name, s.shape, s.dtype) for s in engine.inputs] == [
