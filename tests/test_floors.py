@@ -90,8 +90,10 @@ _OFFLINE = {
     # Files of engines that no running pipeline needs; all others are runtime.
     "engines": "export",
     "engines.classifiers": "describe evaluate export model pack train",
+    "engines.cascade": "evaluate examples export layers metrics model pack published region rule "
+    "small train",
     "engines.codec": "checkpoint colour costs dvc dvc_export evaluate export layers metrics pack "
-    "peers rt shards train transforms",
+    "peers rt shards share train transforms",
     "engines.detectors": "agreement calibrate evaluate examples export loss model pack train",
 }
 OFFLINE_MODULES = {
@@ -122,6 +124,7 @@ HOMES: dict[str, tuple[str, ...]] = {
         "streamer.stages.encode",  # to keep its threads to one
         "engines.detectors.preprocess",
         "engines.crops",
+        "engines.cascade.picture",
         "OFFLINE",
     ),
     "lap": ("streamer.tracking.association",),
@@ -365,6 +368,7 @@ LIGHT = {
     "streamer.stages.bridge": "av cv2 engines.load lap numpy onnxruntime openvino torch yaml",
     "streamer.stages.rules": "cv2 engines.load lap onnxruntime openvino paho redis torch yaml",
     "engines.load": "av cv2 onnx onnxruntime openvino streamer tensorrt torch",
+    "engines.cascade.runtime": "av onnx streamer tensorrt torch",
     "engines.detectors.runtime": "av onnx streamer tensorrt torch",
     "engines.codec.runtime": "av cv2 onnx streamer tensorrt torch",
 }

@@ -21,7 +21,7 @@ TARGET_STRIDE = 4
 class Example:
     """One crop.
 
-    picture: (3, h, w) uint8 Y, U, V. target: (classes, h / 4, w / 4) float32, the share of each class
+    picture: (3, h, w) uint8 Y, U, V. target: (classes, h / 4, w / 4) float32, share of each class
     in each cell; a cell of void alone sums to 0.
     """
 
@@ -95,7 +95,7 @@ class Packs:
 
 
 def shares(label: U8, classes: int) -> F32:
-    """(h, w) labels to the share of each class in each cell of TARGET_STRIDE: (classes, h/4, w/4)."""
+    """Measure the share of each class in each 4x4 cell of (h, w) labels: (classes, h/4, w/4)."""
     small = (label.shape[1] // TARGET_STRIDE, label.shape[0] // TARGET_STRIDE)
     out = np.empty((classes, small[1], small[0]), np.float32)
     for index in range(classes):

@@ -16,9 +16,7 @@ class ConvBnRelu(nn.Sequential):  # type: ignore[misc]
     ) -> None:
         high, wide = (kernel, kernel) if isinstance(kernel, int) else kernel
         super().__init__(
-            nn.Conv2d(
-                fan_in, fan_out, (high, wide), stride, (high // 2, wide // 2), bias=False
-            ),
+            nn.Conv2d(fan_in, fan_out, (high, wide), stride, (high // 2, wide // 2), bias=False),
             nn.BatchNorm2d(fan_out),
             nn.ReLU(inplace=True),
         )

@@ -15,7 +15,7 @@ from engines.cascade.layers import ConvBnRelu, Head
 from engines.cascade.region import masked, masked_sequence
 
 _A, _B, _C = 384, 1154, 2048
-_HIDDEN = 256
+_HIDDEN = 128
 """Channels between the two convolutions of a head."""
 
 _SCALE = 0.17
@@ -149,7 +149,7 @@ class PublishedStage1(_Stage):
 
     def __init__(self, classes: int, dropout: float) -> None:
         blocks = [block_a() for _ in range(5)]
-        super().__init__(blocks, reduction_a(), Head(_B, _HIDDEN, classes), dropout)
+        super().__init__(blocks, reduction_a(), Head(_B, _HIDDEN, classes, kernel=3), dropout)
         self.stem = Stem()
 
     def forward(self, planes: Tensor) -> tuple[Tensor, Tensor]:
@@ -161,7 +161,7 @@ class PublishedStage2(_Stage):
 
     def __init__(self, classes: int, dropout: float) -> None:
         blocks = [block_b() for _ in range(10)]
-        super().__init__(blocks, reduction_b(), Head(_C, _HIDDEN, classes), dropout)
+        super().__init__(blocks, reduction_b(), Head(_C, _HIDDEN, classes, kernel=3), dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         return self.run(x, mask)
@@ -172,7 +172,7 @@ class PublishedStage3(_Stage):
 
     def __init__(self, classes: int, dropout: float) -> None:
         blocks = [block_c() for _ in range(5)]
-        super().__init__(blocks, None, Head(_C, _HIDDEN, classes), dropout)
+        super().__init__(blocks, None, Head(_C, _HIDDEN, classes, kernel=3), dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         return self.run(x, mask)

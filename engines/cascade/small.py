@@ -1,8 +1,8 @@
 """The three stages of the small variant in torch, for edge devices.
 
-Stage 1 is a thin network that sees the whole frame and labels it at stride 8. Stages 2 and 3 work at
-stride 4 and hold most of the multiplications: one 3x3 convolution each, which reads a halo of one
-position around a block, and 1x1 layers. The runtime never imports this file.
+Stage 1 is a thin network that sees the whole frame and labels it at stride 8. Stages 2 and 3 work
+at stride 4 and hold most of the multiplications: one 3x3 convolution each, which reads a halo of
+one position around a block, and 1x1 layers. The runtime never imports this file.
 """
 
 from __future__ import annotations
@@ -107,9 +107,7 @@ class SmallStage3(nn.Module):  # type: ignore[misc]
     def __init__(self, sizes: SmallSizes, classes: int) -> None:
         super().__init__()
         features, wide = sizes.features, sizes.wide3
-        self.branch = nn.Sequential(
-            ConvBnRelu(features, wide // 2, 3), ConvBn(wide // 2, features)
-        )
+        self.branch = nn.Sequential(ConvBnRelu(features, wide // 2, 3), ConvBn(wide // 2, features))
         self.refine = nn.Sequential(ConvBnRelu(features, wide, 1), ConvBn(wide, features))
         self.head = Head(features, features, classes)
 

@@ -1,0 +1,236 @@
+"""Turn a trained small cascade into three ONNX files, one for each stage; offline.
+
+Opset 17. Weights are stored in half precision and computed with in single, so that a processor
+loses nothing. Stages 2 and 3 take any number of blocks of any size, the whole map too. Each file is
+checked against torch before all three are written.
+
+    python -m engines.cascade.export RUN engines/zoo/cascade --rho 0.95 --share 0.25
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import io
+import itertools
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+import torch.nn.functional as F
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from engines.cascade.classes import CAMVID_CLASSES
+from engines.cascade.model import Cascade
+from engines.cascade.signature import FILES, HALO, STRIDE, Signature
+from engines.cascade.train import load_average
+from engines.load import load_engine
+
+OPSET = 17  # TensorRT 8.6 parses no later one
+TOLERANCE = 1e-3
+LICENCE = "CC BY-NC 4.0"
+_SMALL_TENSOR = 32  # constants shorter than this are no weights
+
+
+class FirstStage(nn.Module):  # type: ignore[misc]
+    """planes -> features with a halo of zeros, logits at stride 4, confidence at stride 8."""
+
+    def __init__(self, net: Cascade) -> None:
+        super().__init__()
+        self.stage = net.stage1
+
+    def forward(self, planes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        features, logits = self.stage(planes.float() / 128)
+        table = F.pad(features, (HALO,) * 4).permute(0, 2, 3, 1)
+        enlarged = F.interpolate(logits, scale_factor=2.0, mode="bilinear", align_corners=False)
+        return table, enlarged, logits.softmax(dim=1).amax(dim=1)
+
+
+class LaterStage(nn.Module):  # type: ignore[misc]
+    """blocks with their halo -> features without, logits, confidence; as the stage does densely."""
+
+    def __init__(self, stage: nn.Module) -> None:
+        super().__init__()
+        self.stage = copy.deepcopy(stage)
+        self.stage.branch[0][0].padding = (0, 0)  # the halo is what it reads
+
+    def forward(self, blocks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x = blocks.permute(0, 3, 1, 2)
+        x = F.relu(x[:, :, HALO:-HALO, HALO:-HALO] + self.stage.branch(x))
+        if hasattr(self.stage, "refine"):
+            x = F.relu(x + self.stage.refine(x))
+        logits = self.stage.head(x)
+        return x.permute(0, 2, 3, 1), logits, logits.softmax(dim=1).amax(dim=1)
+
+
+def export(net: Cascade, folder: Path, signature: Signature) -> float:
+    """Write the three stages of a network.
+
+    Args:
+        net: of the small variant.
+        folder: to write to.
+        signature: size of the input and tuned rule; classes and channels must be the network's.
+
+    Returns:
+        Largest difference of any output from torch, on random inputs.
+
+    Raises:
+        ValueError: the network is no small cascade, or the signature is of another one.
+        RuntimeError: the difference is larger than TOLERANCE; nothing was written.
+    """
+    config = net.config
+    if config.variant != "small":
+        raise ValueError(
+            f"export: variant must be small, got {config.variant}; the published one is for study"
+        )
+    if (len(signature.classes), signature.channels) != (config.classes, config.sizes.features):
+        raise ValueError(
+            f"export: signature must have {config.classes} classes and {config.sizes.features} "
+            f"channels, got {len(signature.classes)} and {signature.channels}"
+        )
+    net.eval()
+    folder.mkdir(parents=True, exist_ok=True)
+    unchecked = [folder / f"{file}.unchecked" for file in FILES]
+    worst = 0.0
+    try:
+        for number, path in enumerate(unchecked, start=1):
+            stage = FirstStage(net) if number == 1 else LaterStage(getattr(net, f"stage{number}"))
+            stage = _rounded(stage)
+            example = _example(number, signature)
+            onnx.save(_graph(stage, example, number, signature), path)
+            worst = max(worst, _difference(stage, example, path))
+        if worst > TOLERANCE:
+            raise RuntimeError(
+                f"{folder}: export must equal torch within {TOLERANCE}, differs by {worst}; "
+                "compare the outputs of its layers to find the operator"
+            )
+        for path, file in zip(unchecked, FILES, strict=True):
+            path.replace(folder / file)
+    finally:
+        for path in unchecked:
+            path.unlink(missing_ok=True)
+    return worst
+
+
+def signature_of(
+    net: Cascade, *, width: int = 480, height: int = 368, rho: float = 0.95, share: float = 0.25
+) -> Signature:
+    """Describe a network for export; the size is rounded up to whole blocks by the caller."""
+    classes = CAMVID_CLASSES if net.config.classes == len(CAMVID_CLASSES) else None
+    names = classes or tuple(f"class{index}" for index in range(net.config.classes))
+    block = net.config.block_px
+    return Signature(width, height, block, net.config.sizes.features, names, rho, share)
+
+
+def _rounded(stage: nn.Module) -> nn.Module:
+    """Fold batch norms and round weights to half precision, so that torch has what is stored."""
+    stage = copy.deepcopy(stage).eval()
+    for parent in list(stage.modules()):
+        children = list(parent.named_children())
+        for (_, conv), (name, norm) in itertools.pairwise(children):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                _fold(conv, norm)
+                setattr(parent, name, nn.Identity())
+    for parameter in stage.parameters():
+        parameter.data = parameter.data.half().float()
+    return stage
+
+
+def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    bias = norm.bias - norm.running_mean * gain
+    conv.weight = nn.Parameter(conv.weight * gain[:, None, None, None])
+    conv.bias = nn.Parameter(bias if conv.bias is None else bias + conv.bias * gain)
+
+
+def _example(number: int, signature: Signature) -> Tensor:
+    random = np.random.default_rng(number)
+    if number == 1:
+        shape = (1, 3, signature.height, signature.width)
+        return torch.from_numpy(random.integers(0, 256, shape, np.uint8))
+    edge = signature.block_px // STRIDE + 2 * HALO
+    blocks = random.normal(size=(3, edge, edge, signature.channels)).astype(np.float32)
+    return torch.from_numpy(np.maximum(blocks, 0))
+
+
+def _graph(stage: nn.Module, example: Tensor, number: int, signature: Signature) -> onnx.ModelProto:
+    name = "planes" if number == 1 else "blocks"
+    names = ["features", "logits", "confidence"]
+    spatial = {
+        "blocks": {0: "n", 1: "edge_h", 2: "edge_w"},
+        "features": {0: "n", 1: "h", 2: "w"},
+        "logits": {0: "n", 2: "h", 3: "w"},
+        "confidence": {0: "n", 1: "h", 2: "w"},
+    }
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # The tracing exporter is called legacy, but it is the one that writes opset 17 directly.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.filterwarnings("ignore", "Constant folding", UserWarning)
+        torch.onnx.export(
+            stage,
+            (example,),
+            buffer,
+            input_names=[name],
+            output_names=names,
+            dynamic_axes=None if number == 1 else spatial,
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    model = onnx.load_from_string(buffer.getvalue())
+    _store_half(model)
+    helper.set_model_props(model, signature.metadata(number) | {"licence": LICENCE})
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _store_half(model: onnx.ModelProto) -> None:
+    """Store each weight as float16 with a Cast behind it, which every engine folds away."""
+    casts = []
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype != np.float32 or values.size < _SMALL_TENSOR:
+            continue
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
+        casts.append(
+            helper.make_node("Cast", [f"{name}.half"], [name], f"{name}.cast", to=TensorProto.FLOAT)
+        )
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend(casts + nodes)
+
+
+def _difference(stage: nn.Module, example: Tensor, path: Path) -> float:
+    engine = load_engine(path, device="onnxruntime:cpu")
+    ours = engine.infer({engine.inputs[0].name: example.numpy()})
+    engine.close()
+    with torch.no_grad():
+        theirs = dict(zip(("features", "logits", "confidence"), stage(example), strict=True))
+    return max(float(np.abs(ours[name] - theirs[name].numpy()).max()) for name in theirs)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Export from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--size", default="480x368", help="of the input: multiples of 16")
+    parser.add_argument("--rho", type=float, default=0.95)
+    parser.add_argument("--share", type=float, default=0.25)
+    options = parser.parse_args(argv)
+    net = load_average(options.run)
+    width, height = (int(n) for n in options.size.split("x"))
+    signature = signature_of(net, width=width, height=height, rho=options.rho, share=options.share)
+    difference = export(net, options.out, signature)
+    size = sum((options.out / file).stat().st_size for file in FILES)
+    sys.stdout.write(f"{options.out}: {size} bytes, differs from torch by {difference:.2g}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""Run the three stage engines on one input: the first densely, the others on blocks; with numpy.
+
+Blocks are gathered with a halo of one position into a batch, run, and scattered back. Batches have
+one of a few lengths (buckets), because an engine prepares itself anew for each length. From
+`dense_share` of all blocks on, the whole map is run as one block. Not thread-safe.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from engines.base import Engine
+from engines.cascade.picture import F32, U8, Mask
+from engines.cascade.signature import HALO, Signature
+from engines.errors import EngineFailed
+
+I32 = NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """When a block leaves the cascade; engines.cascade.rule is the same in torch.
+
+    rho: a position is decided when its largest softmax exceeds it; in (0, 1].
+    share: a block goes on when more than this share of its positions is undecided; in [0, 1).
+    """
+
+    rho: float
+    share: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rho <= 1:
+            raise ValueError(
+                f"rho must be in (0, 1], got {self.rho}; 1 sends everything through all stages"
+            )
+        if not 0 <= self.share < 1:
+            raise ValueError(
+                f"share must be in [0, 1), got {self.share}; 0 sends each block on that has one "
+                "undecided position"
+            )
+
+    def undecided(self, confidence: F32, cells: int) -> F32:
+        """Measure the share of undecided positions in each block of cells x cells."""
+        open_ = ~(confidence > self.rho)
+        h, w = confidence.shape
+        share: F32 = open_.reshape(h // cells, cells, w // cells, cells).mean(
+            axis=(1, 3), dtype=np.float32
+        )
+        return share
+
+
+class Stages:
+    """Three engines, the merged logits of the last input, and which stage gave each block's."""
+
+    def __init__(
+        self,
+        engines: Sequence[Engine],
+        signature: Signature,
+        rule: Rule,
+        *,
+        dense_share: float = 0.9,
+        least: int = 0,
+    ) -> None:
+        """Get ready; nothing is run.
+
+        Args:
+            engines: of the three stages.
+            signature: of all three.
+            rule: who travels on.
+            dense_share: share of all blocks from which on the map is run whole; above 1 is never.
+            least: if no more blocks than this are left, they leave too: the whole frame exits.
+        """
+        self.engines = tuple(engines)
+        self.signature = signature
+        self.rule = rule
+        self.least = least
+        rows, columns = signature.blocks
+        cells = signature.cells
+        self._dense_from = dense_share * rows * columns
+        self._buckets = _buckets(rows * columns)
+        self.logits: F32 = np.zeros((len(signature.classes), rows * cells, columns * cells), "f4")
+        self.stage_of: NDArray[np.uint8] = np.zeros((rows, columns), np.uint8)
+
+    def run(self, planes: U8, wanted: Mask) -> int:
+        """Label the wanted blocks of an input; the others keep their logits.
+
+        Args:
+            planes: (3, h, w).
+            wanted: (rows, columns) of blocks.
+
+        Returns:
+            How many blocks went beyond stage 1.
+
+        Raises:
+            EngineFailed: the network gave something that is no number, or an engine broke.
+        """
+        outputs = self.engines[0].infer({"planes": planes[None]})
+        table: F32 = outputs["features"][0]  # (h + 2 halo, w + 2 halo, C)
+        cells = self.signature.cells
+        self._merge(wanted, outputs["logits"][0])
+        self.stage_of[wanted] = 1
+        going = wanted & self._going(outputs["confidence"][0], cells // 2, "stage 1")
+        beyond = np.count_nonzero(going)
+        for number in (2, 3):
+            left = np.count_nonzero(going)
+            if left <= self.least:
+                break
+            if left >= self._dense_from:
+                going = self._run_whole(number, table, going)
+            else:
+                going = self._run_blocks(number, table, going)
+        return int(beyond)
+
+    def warm_up(self) -> None:
+        """Run every bucket once, so that no real frame waits for an engine to prepare itself."""
+        edge, channels = self.signature.cells + 2 * HALO, self.signature.channels
+        rows, columns = (n * self.signature.cells + 2 * HALO for n in self.signature.blocks)
+        for engine in self.engines[1:]:
+            for bucket in self._buckets:
+                engine.infer({"blocks": np.zeros((bucket, edge, edge, channels), np.float32)})
+            engine.infer({"blocks": np.zeros((1, rows, columns, channels), np.float32)})
+
+    def close(self) -> None:
+        """Let go of the engines."""
+        for engine in self.engines:
+            engine.close()
+
+    def _run_blocks(self, number: int, table: F32, going: Mask) -> Mask:
+        where = np.nonzero(going)
+        count, cells = len(where[0]), self.signature.cells
+        edge = cells + 2 * HALO
+        windows = sliding_window_view(table, (edge, edge), axis=(0, 1))[::cells, ::cells]
+        batch = np.zeros((self._bucket(count), edge, edge, table.shape[2]), np.float32)
+        batch[:count] = windows[where].transpose(0, 2, 3, 1)
+        outputs = self.engines[number - 1].infer({"blocks": batch})
+        self._blocks_of(self.logits.transpose(1, 2, 0))[where] = outputs["logits"][
+            :count
+        ].transpose(0, 2, 3, 1)
+        self.stage_of[where] = number
+        if number == 3:
+            return going
+        self._blocks_of(_inside(table))[where] = outputs["features"][:count]
+        confidence = outputs["confidence"][:count]
+        _finite(confidence, f"stage {number}")
+        share = (~(confidence > self.rule.rho)).mean(axis=(1, 2), dtype=np.float32)
+        on = np.zeros_like(going)
+        on[where] = share > self.rule.share
+        return on
+
+    def _run_whole(self, number: int, table: F32, going: Mask) -> Mask:
+        """Run the map as one block; only the logits of blocks that go on are taken."""
+        outputs = self.engines[number - 1].infer({"blocks": table[None]})
+        self._merge(going, outputs["logits"][0])
+        self.stage_of[going] = number
+        if number == 3:
+            return going
+        features = self._blocks_of(outputs["features"][0])
+        self._blocks_of(_inside(table))[going] = features[going]
+        cells = self.signature.cells
+        return going & self._going(outputs["confidence"][0], cells, f"stage {number}")
+
+    def _going(self, confidence: F32, cells: int, where: str) -> Mask:
+        _finite(confidence, where)
+        going: Mask = self.rule.undecided(confidence, cells) > self.rule.share
+        return going
+
+    def _merge(self, wanted: Mask, logits: F32) -> None:
+        if wanted.all():
+            self.logits[...] = logits
+        else:
+            blocks = self._blocks_of(logits.transpose(1, 2, 0))
+            self._blocks_of(self.logits.transpose(1, 2, 0))[wanted] = blocks[wanted]
+
+    def _blocks_of(self, plane: F32) -> F32:
+        """View a map (h, w, C) as its blocks, (rows, columns, cells, cells, C)."""
+        h, w, channels = plane.shape
+        cells = self.signature.cells
+        blocks: F32 = np.lib.stride_tricks.as_strided(
+            plane,
+            (h // cells, w // cells, cells, cells, channels),
+            (plane.strides[0] * cells, plane.strides[1] * cells, *plane.strides),
+        )
+        return blocks
+
+    def _bucket(self, count: int) -> int:
+        return next(bucket for bucket in self._buckets if bucket >= count)
+
+
+def _buckets(most: int) -> tuple[int, ...]:
+    """Batch lengths in steps of an eighth to a quarter, up to all blocks."""
+    lengths = {most}
+    length = 8
+    while length < most:
+        lengths.add(length)
+        length += max(8, 2 ** (int(math.log2(length)) - 2))
+    return tuple(sorted(lengths))
+
+
+def _inside(table: F32) -> F32:
+    return table[HALO:-HALO, HALO:-HALO]
+
+
+def _finite(confidence: F32, where: str) -> None:
+    if not np.isfinite(confidence.sum()):
+        raise EngineFailed(
+            f"{where}: scores must be numbers, got NaN or infinity; the weights are damaged or the "
+            "precision is too low: install the model again, or load it with precision f32"
+        )
