@@ -20,6 +20,7 @@ from engines.codec.export import (
 )
 from engines.codec.model import ENTROPY_FILE
 from engines.codec.rt import FIXED_POINT, SCALE_LEVELS
+from engines.codec.share import share_weights
 
 
 class EncodeIntra(nn.Module):  # type: ignore[misc]
@@ -109,6 +110,7 @@ def export_dvc(codec: DvcCodec, folder: Path) -> None:
         ),
     ):
         export_graph(network, inputs, outputs, folder / f"{name}.onnx")
+    share_weights(folder)
 
 
 def _export_integers(codec: DvcCodec, folder: Path) -> None:

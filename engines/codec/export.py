@@ -26,13 +26,15 @@ from engines.codec.layers import FactorizedDensity
 from engines.codec.model import ENTROPY_FILE
 from engines.codec.rt import (
     CONFIGS,
+    INTER,
+    INTRA,
     QUALITIES,
     SCALE_LEVELS,
     Z_LIMIT,
-    FrameCodec,
     RtCodec,
     scale_of,
 )
+from engines.codec.share import share_weights
 
 OPSET = 17
 TAIL = 2.0**-12
@@ -44,29 +46,29 @@ FLOAT16_FROM = 256
 class Encode(nn.Module):  # type: ignore[misc]
     """blocks of 0..255 (and memory) to q, z and the next memory."""
 
-    def __init__(self, codec: RtCodec, frame: FrameCodec) -> None:
+    def __init__(self, codec: RtCodec) -> None:
         super().__init__()
-        self.codec, self.frame = codec, frame
+        self.codec = codec
 
     def forward(self, blocks: Tensor, quality: Tensor, memory: Tensor | None = None) -> object:
         """See FrameCodec.encode."""
         context = None if memory is None else self.codec.context_of(memory, quality)
-        return self.frame.encode(blocks * (1 / 128) - 1, context, quality)
+        return self.codec.frame.encode(blocks * (1 / 128) - 1, context, quality)
 
 
 class Decode(nn.Module):  # type: ignore[misc]
     """q and z (and memory) to blocks of whole numbers 0..255 and the next memory."""
 
-    def __init__(self, codec: RtCodec, frame: FrameCodec) -> None:
+    def __init__(self, codec: RtCodec) -> None:
         super().__init__()
-        self.codec, self.frame = codec, frame
+        self.codec = codec
 
     def forward(
         self, q: Tensor, z: Tensor, quality: Tensor, memory: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """See FrameCodec.decode."""
         context = None if memory is None else self.codec.context_of(memory, quality)
-        features = self.frame.decode(q, z, context, quality)
+        features = self.codec.frame.decode(q, z, context, quality)
         blocks = torch.round((self.codec.head(features) + 1) * 128).clamp(0, 255)
         return blocks, features
 
@@ -91,16 +93,13 @@ def export_graphs(codec: RtCodec, folder: Path) -> None:
     quality = torch.zeros(1, 8, 12, dtype=torch.int64)
     blocks, memory = torch.zeros(1, 96, 16, 24), torch.zeros(1, config.channels, 16, 24)
     q, z = torch.zeros(1, config.latents, 8, 12), torch.zeros(1, config.hyper, 2, 3)
-    for kind, frame, last in (
-        ("intra", codec.intra, {}),
-        ("inter", codec.inter, {"memory": memory}),
-    ):
+    for kind, last in (("intra", {}), ("inter", {"memory": memory})):
         coded = {"blocks": blocks, "quality": quality, **last}
         drawn = {"q": q, "z": z, "quality": quality, **last}
         names = ("q", "z", "next_memory")
-        export_graph(Encode(codec, frame), coded, names, folder / f"encode_{kind}.onnx")
+        export_graph(Encode(codec), coded, names, folder / f"encode_{kind}.onnx")
         names_drawn = ("blocks", "next_memory")
-        export_graph(Decode(codec, frame), drawn, names_drawn, folder / f"decode_{kind}.onnx")
+        export_graph(Decode(codec), drawn, names_drawn, folder / f"decode_{kind}.onnx")
     export_graph(Refresh(codec), {"memory": memory}, ("next_memory",), folder / "refresh.onnx")
 
 
@@ -163,10 +162,11 @@ def export_integers(codec: RtCodec, folder: Path) -> None:
         "meta": np.frombuffer(json.dumps(meta).encode(), np.uint8)
     }
     arrays |= packed_tables("y", [laplace_counts(level) for level in range(SCALE_LEVELS)])
-    for kind, frame in (("intra", codec.intra), ("inter", codec.inter)):
-        arrays |= packed_tables(f"z_{kind}", density_counts(frame.density, config.hyper, Z_LIMIT))
-        for name, tensor in frame.h_s_scales.integers().items():
-            arrays[f"{kind}/{name}"] = tensor.numpy()
+    for kind, name in ((INTRA, "intra"), (INTER, "inter")):
+        counts = density_counts(codec.frame.density[kind], config.hyper, Z_LIMIT)
+        arrays |= packed_tables(f"z_{name}", counts)
+        for weight, tensor in codec.frame.h_s_scales.integers(kind).items():
+            arrays[f"{name}/{weight}"] = tensor.numpy()
     np.savez_compressed(folder / ENTROPY_FILE, **arrays)  # type: ignore[arg-type]
 
 
@@ -216,6 +216,7 @@ def export_model(codec: RtCodec, folder: Path) -> None:
     round_to_float16(codec)
     export_integers(codec, folder)
     export_graphs(codec, folder)
+    share_weights(folder)
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Read the integers of an exported model: tables, integer paths, hash; runtime, numpy alone.
 
-A model is a folder: entropy.npz and the ONNX graphs of export.py. The hash is over what decoding
-depends on, so that a file says with which model it was written.
+A model is a folder: entropy.npz, the ONNX graphs of export.py, and their weights. The hash is over
+what decoding depends on, so that a file says with which model it was written.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from engines.codec.entropy import SymbolTables
 from engines.errors import ModelError
 
 ENTROPY_FILE = "entropy.npz"
+WEIGHTS_FILE = "weights.bin"
+"""Of all graphs."""
 I32 = NDArray[np.int32]
 
 
@@ -33,14 +35,14 @@ class ModelFile:
 
     @classmethod
     def read(cls, folder: str | Path, *, decodes: tuple[str, ...]) -> ModelFile:
-        """Read entropy.npz and hash it together with the graphs that decoding runs.
+        """Read entropy.npz and hash it with the graphs that decoding runs and the weights.
 
         Raises:
             ModelError: the folder or one of its files is missing or damaged.
         """
         folder = Path(folder)
         digest = hashlib.sha256()
-        for name in (ENTROPY_FILE, *sorted(decodes)):
+        for name in (ENTROPY_FILE, *sorted(decodes), WEIGHTS_FILE):
             path = folder / name
             if not path.is_file():
                 raise ModelError(f"{path}: no such file; make it with engines.codec.export")

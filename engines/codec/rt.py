@@ -40,6 +40,7 @@ MEMORY_LIMIT = 32.0
 """Far above what a trained memory reaches; a sum over frames can't run away."""
 START_NOISE = 0.05
 """Of the usual random weights, beside the fixed transforms that training starts from."""
+INTRA, INTER = KINDS = (0, 1)
 PICTURE_CHANNELS = 96
 """An 8x8 luma block and its two 4x4 chroma blocks."""
 
@@ -69,7 +70,7 @@ class RtConfig:
 NANO = RtConfig(
     name="rt-nano",
     channels=128,
-    latents=256,
+    latents=192,
     hyper=32,
     prior=96,
     analysis_blocks=2,
@@ -79,14 +80,14 @@ NANO = RtConfig(
 )
 SMALL = RtConfig(
     name="rt-small",
-    channels=192,
-    latents=256,
+    channels=152,
+    latents=192,
     hyper=32,
-    prior=128,
-    analysis_blocks=4,
-    synthesis_blocks=4,
-    context_blocks=5,
-    head_blocks=4,
+    prior=96,
+    analysis_blocks=3,
+    synthesis_blocks=3,
+    context_blocks=4,
+    head_blocks=3,
 )
 CONFIGS = {config.name: config for config in (NANO, SMALL)}
 
@@ -159,66 +160,74 @@ class IntegerHyper(nn.Module):  # type: ignore[misc]
     float32 holds them exactly here as int32 does in entropy.py.
     """
 
-    def __init__(self, config: RtConfig, *, temporal: bool) -> None:
+    def __init__(self, config: RtConfig) -> None:
         super().__init__()
         self.hidden = config.hidden
         self.from_z = nn.Parameter(torch.randn(config.hidden * 16, config.hyper) * 0.5)
-        self.from_magnitudes = (
-            nn.Parameter(torch.randn(config.hidden, 2 * config.latents) * 0.2) if temporal else None
-        )
+        self.from_magnitudes = nn.Parameter(torch.randn(config.hidden, 2 * config.latents) * 0.2)
         self.hidden_bias = nn.Parameter(torch.full((config.hidden,), 8.0))
         self.to_index = nn.Parameter(torch.randn(config.latents, config.hidden) * 0.02)
-        self.index_bias = QualityBank(
-            QUALITIES, config.latents, knots=config.knots, low=12.0, high=36.0
+        self.index_bias = nn.ModuleList(
+            QualityBank(QUALITIES, config.latents, knots=config.knots, low=12.0, high=36.0)
+            for _ in KINDS
         )
 
-    def start_at(self, scales: Tensor) -> None:
+    def start_at(self, kind: int, scales: Tensor) -> None:
         """Let the bias alone give these scales (qualities, latents), at the knots."""
         step = math.log(SCALE_HIGH / SCALE_LOW) / (SCALE_LEVELS - 1)
         index = torch.log(scales / SCALE_LOW).clamp_min(0) / step
-        positions = torch.linspace(0, QUALITIES - 1, len(self.index_bias.log_gains))
-        self.index_bias.log_gains.data.copy_(index[positions.round().long()])
+        knots = self.index_bias[kind].log_gains
+        positions = torch.linspace(0, QUALITIES - 1, len(knots))
+        knots.data.copy_(index[positions.round().long()])
 
-    def integers(self) -> dict[str, Tensor]:
-        """All weights times 64, rounded: what the model file holds."""
+    def integers(self, kind: int) -> dict[str, Tensor]:
+        """All weights of a kind of frame times 64, rounded: what the model file holds."""
         tensors = {
             "from_z": self.from_z,
             "hidden_bias": self.hidden_bias,
             "to_index": self.to_index,
-            "index_bias": self.index_bias.table(),
+            "index_bias": self.index_bias[kind].table(),
         }
-        if self.from_magnitudes is not None:
+        if kind == INTER:
             tensors["from_magnitudes"] = self.from_magnitudes
         return {
             k: torch.round(t.detach() * FIXED_POINT).to(torch.int32) for k, t in tensors.items()
         }
 
     def forward(self, z: Tensor, magnitudes: Tensor | None, quality: Tensor) -> Tensor:
-        """Scale indices (B, latents, H/16, W/16), integers with a straight-through gradient."""
+        """Scale indices (B, latents, H/16, W/16), integers with a straight-through gradient.
+
+        Args:
+            z: (B, hyper, H/64, W/64) integers.
+            magnitudes: of the last symbols; None for an intra frame.
+            quality: (B,) or (B, H/16, W/16).
+        """
 
         def fixed(w: Tensor) -> Tensor:
             return ste_round(w * FIXED_POINT) / FIXED_POINT
 
         h = F.pixel_shuffle(F.conv2d(z, fixed(self.from_z)[:, :, None, None]), 4)
-        if self.from_magnitudes is not None and magnitudes is not None:
+        if magnitudes is not None:
             around = F.avg_pool2d(magnitudes, 3, 1, 1, divisor_override=1)
             both = torch.cat((magnitudes, around), 1)
             h = h + F.conv2d(both, fixed(self.from_magnitudes)[:, :, None, None])
         h = ste_floor(h + fixed(self.hidden_bias)[:, None, None] + 0.5).clamp(0, HIDDEN_LIMIT)
-        bias = spread(fixed(self.index_bias.table()), quality)
+        kind = INTRA if magnitudes is None else INTER
+        bias = spread(fixed(self.index_bias[kind].table()), quality)
         index = F.conv2d(h, fixed(self.to_index)[:, :, None, None]) + bias
         return ste_floor(index + 0.5).clamp(0, SCALE_LEVELS - 1)
 
     def macs_at_z(self) -> int:
         """Multiplications for one position of z (64x64 pixels)."""
-        macs = int(self.from_z.numel()) + 16 * int(self.to_index.numel())
-        if self.from_magnitudes is not None:
-            macs += 16 * int(self.from_magnitudes.numel())
-        return macs
+        each = int(self.to_index.numel()) + int(self.from_magnitudes.numel())
+        return int(self.from_z.numel()) + 16 * each
 
 
 class FrameCodec(nn.Module):  # type: ignore[misc]
-    """One frame to q and z and back to features; with a context (inter) or without (intra).
+    """One frame to q and z and back to features.
+
+    An intra frame has a learned constant in place of the context, and scales of its own; all else
+    is shared.
 
     `quality` is (B,), or a map (B, H/16, W/16) that spends more bits in some places.
 
@@ -230,26 +239,23 @@ class FrameCodec(nn.Module):  # type: ignore[misc]
     The first half of y has its mean from z and the context, the second half from the first too.
     """
 
-    def __init__(self, config: RtConfig, *, inter: bool) -> None:
+    def __init__(self, config: RtConfig) -> None:
         super().__init__()
         n, m, p = config.channels, config.latents, config.prior
-        extra = n if inter else 0
-        self.inter = inter
         self.half = m // 2
-        self.enter = nn.Conv2d(PICTURE_CHANNELS + extra, n, 1)
+        self.no_context = nn.Parameter(torch.zeros(1, n, 1, 1))
+        self.enter = nn.Conv2d(PICTURE_CHANNELS + n, n, 1)
         self.g_a = nn.Sequential(*(DepthBlock(n) for _ in range(config.analysis_blocks)))
         self.to_y = nn.Conv2d(n, m, 2, 2)
         low, high = (math.log(_start_gain(v)) for v in (LAMBDA_LOW, LAMBDA_HIGH))
         self.encoder_gain = QualityBank(QUALITIES, m, knots=config.knots, low=low, high=high)
         self.decoder_gain = QualityBank(QUALITIES, m, knots=config.knots, low=-low, high=-high)
-        self.temporal_prior = nn.Conv2d(n, p, 2, 2) if inter else None
+        self.temporal_prior = nn.Conv2d(n, p, 2, 2)
         self.h_a = nn.Sequential(
-            nn.Conv2d(m + (p if inter else 0), p, 2, 2),
-            nn.LeakyReLU(0.1),
-            nn.Conv2d(p, config.hyper, 3, 2, 1),
+            nn.Conv2d(m + p, p, 2, 2), nn.LeakyReLU(0.1), nn.Conv2d(p, config.hyper, 3, 2, 1)
         )
-        self.density = FactorizedDensity(config.hyper)
-        self.h_s_scales = IntegerHyper(config, temporal=inter)
+        self.density = nn.ModuleList(FactorizedDensity(config.hyper) for _ in KINDS)
+        self.h_s_scales = IntegerHyper(config)
         self.h_s_up = nn.Conv2d(config.hyper, 16 * p, 1)
         self.h_s = nn.Sequential(DepthBlock(p), nn.LeakyReLU(0.1))
         self.first_mean = nn.Conv2d(p, self.half, 1)
@@ -257,7 +263,7 @@ class FrameCodec(nn.Module):  # type: ignore[misc]
             nn.Conv2d(p + self.half, p, 1), nn.LeakyReLU(0.1), nn.Conv2d(p, m - self.half, 1)
         )
         self.up = nn.Conv2d(m, 4 * n, 1)
-        self.merge = nn.Conv2d(n + extra, n, 1)
+        self.merge = nn.Conv2d(2 * n, n, 1)
         self.g_s = nn.Sequential(*(DepthBlock(n) for _ in range(config.synthesis_blocks)))
         self._start_as_transform_codec(config)
 
@@ -276,46 +282,48 @@ class FrameCodec(nn.Module):  # type: ignore[misc]
             self.up.weight.mul_(START_NOISE)[:, :, 0, 0].add_(inverse)
             merge = self.merge.weight[:, :, 0, 0].mul_(START_NOISE)
             merge[:, :n] += identity
-            if self.inter:
-                enter[:known, PICTURE_CHANNELS:] -= identity[:known]
+            enter[:known, PICTURE_CHANNELS:] -= identity[:known]
             for last in (self.first_mean, self.second_mean[-1]):
                 last.weight.mul_(START_NOISE)
                 last.bias.zero_()
             for layer in (self.enter, self.to_y, self.up, self.merge):
                 layer.bias.zero_()
-            spread = (0.4 if self.inter else 1.0) * 3 / (1 + quads.fineness) ** 1.5
-            self.h_s_scales.start_at(self.encoder_gain.table().exp() * spread)
+            usual = self.encoder_gain.table().exp() * 3 / (1 + quads.fineness) ** 1.5
+            self.h_s_scales.start_at(INTRA, usual)
+            self.h_s_scales.start_at(INTER, 0.4 * usual)
 
-    def analyse(self, blocks: Tensor, context: Tensor | None) -> Tensor:
+    def context_for(self, like: Tensor, scale: int, context: Tensor | None) -> Tensor:
+        """The context, or what stands for it in an intra frame, `scale` times as high as `like`."""
+        if context is not None:
+            return context
+        batch, _, height, width = like.shape
+        return self.no_context.expand(batch, -1, scale * height, scale * width)
+
+    def analyse(self, blocks: Tensor, context: Tensor) -> Tensor:
         """y of a picture before its gain: (B, latents, H/16, W/16)."""
-        both = blocks if context is None else torch.cat((blocks, context), 1)
-        return self.to_y(self.g_a(self.enter(both)))
+        return self.to_y(self.g_a(self.enter(torch.cat((blocks, context), 1))))
 
-    def hyper_analyse(self, y: Tensor, prior: Tensor | None) -> Tensor:
+    def hyper_analyse(self, y: Tensor, prior: Tensor) -> Tensor:
         """z before rounding: (B, hyper, H/64, W/64)."""
-        bounded = 4 * y / (1 + y.abs())
-        return self.h_a(bounded if prior is None else torch.cat((bounded, prior), 1))
+        return self.h_a(torch.cat((4 * y / (1 + y.abs()), prior), 1))
 
-    def prior_features(self, z_hat: Tensor, prior: Tensor | None) -> Tensor:
+    def prior_features(self, z_hat: Tensor, prior: Tensor) -> Tensor:
         """What both means are computed from: (B, prior, H/16, W/16)."""
-        features = F.pixel_shuffle(self.h_s_up(z_hat), 4)
-        return self.h_s(features if prior is None else features + prior)
+        return self.h_s(F.pixel_shuffle(self.h_s_up(z_hat), 4) + prior)
 
-    def synthesise(self, y_hat: Tensor, context: Tensor | None) -> Tensor:
+    def synthesise(self, y_hat: Tensor, context: Tensor) -> Tensor:
         """Features of the decoded picture: (B, channels, H/8, W/8)."""
         features = F.pixel_shuffle(self.up(y_hat), 2)
-        if context is None:
-            out = self.g_s(self.merge(features))
-        else:
-            out = context + self.g_s(self.merge(torch.cat((features, context), 1)))
+        out = context + self.g_s(self.merge(torch.cat((features, context), 1)))
         return out.clamp(-MEMORY_LIMIT, MEMORY_LIMIT)
 
     def encode(
         self, blocks: Tensor, context: Tensor | None, quality: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Integers q and z, and the features a decoder makes of them."""
+        context = self.context_for(blocks, 1, context)
         (gain_a, gain_b), (back_a, back_b) = self._gains(quality)
-        prior = None if self.temporal_prior is None else self.temporal_prior(context)
+        prior = self.temporal_prior(context)
         y = self.analyse(blocks, context)
         z = torch.round(self.hyper_analyse(y, prior)).clamp(-Z_LIMIT, Z_LIMIT)
         features = self.prior_features(z, prior)
@@ -330,9 +338,9 @@ class FrameCodec(nn.Module):  # type: ignore[misc]
 
     def decode(self, q: Tensor, z: Tensor, context: Tensor | None, quality: Tensor) -> Tensor:
         """Features of the decoded picture from its integers."""
+        context = self.context_for(q, 2, context)
         (gain_a, gain_b), (back_a, back_b) = self._gains(quality)
-        prior = None if self.temporal_prior is None else self.temporal_prior(context)
-        features = self.prior_features(z, prior)
+        features = self.prior_features(z, self.temporal_prior(context))
         mean_a = self.first_mean(features) * gain_a
         y_a = (q[:, : self.half] + mean_a) * back_a
         mean_b = self.second_mean(torch.cat((features, y_a), 1)) * gain_b
@@ -350,8 +358,10 @@ class FrameCodec(nn.Module):  # type: ignore[misc]
 
         In training the rate sees uniform noise where the picture sees rounding.
         """
+        density = self.density[INTRA if context is None else INTER]
+        context = self.context_for(blocks, 1, context)
         (gain_a, gain_b), (back_a, back_b) = self._gains(quality)
-        prior = None if self.temporal_prior is None else self.temporal_prior(context)
+        prior = self.temporal_prior(context)
         y = self.analyse(blocks, context).float()
         z = self.hyper_analyse(y, prior).float()
         z_hat = ste_round(z).clamp(-Z_LIMIT, Z_LIMIT)
@@ -372,7 +382,7 @@ class FrameCodec(nn.Module):  # type: ignore[misc]
                 else (q, z_hat)
             )
             bits = laplace_bits(rate_q, scale_of(index)).sum((1, 2, 3))
-            bits = bits + self.density.bits(rate_z).sum((1, 2, 3))
+            bits = bits + density.bits(rate_z).sum((1, 2, 3))
         return q, z_hat, index, bits, self.synthesise(torch.cat((y_a, y_b), 1), context)
 
     def _gains(self, quality: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -387,10 +397,10 @@ def _start_gain(lagrangian_: float) -> float:
 
 
 class RtCodec(nn.Module):  # type: ignore[misc]
-    """The whole codec: intra and inter frame codecs around one memory and one head.
+    """The whole codec: one frame codec around one memory and one head.
 
-    picture ─> intra ─────────────────────────────> memory ─┬─ head ─> decoded picture
-    picture ─> inter ─────────────────────────────>    "    └──────┐
+    picture ─> frame ─────────────────────────────> memory ─┬─ head ─> decoded picture
+                 │                                          └──────┐
                  └─ context <─ blocks <─ gain ─ memory (or embed of the decoded picture)
     """
 
@@ -398,8 +408,7 @@ class RtCodec(nn.Module):  # type: ignore[misc]
         super().__init__()
         n = config.channels
         self.config = config
-        self.intra = FrameCodec(config, inter=False)
-        self.inter = FrameCodec(config, inter=True)
+        self.frame = FrameCodec(config)
         self.memory_gain = QualityBank(QUALITIES, n, knots=config.knots, low=0.0, high=0.0)
         self.context = nn.Sequential(*(DepthBlock(n) for _ in range(config.context_blocks)))
         self.head_blocks = nn.Sequential(*(DepthBlock(n) for _ in range(config.head_blocks)))
@@ -435,7 +444,7 @@ class RtCodec(nn.Module):  # type: ignore[misc]
 
     def intra_tensors(self, blocks: Tensor, quality: Tensor) -> tuple[Tensor, ...]:
         """Picture, memory, q, z, index and bits of one picture by itself."""
-        q, z, index, bits, memory = self.intra(blocks, None, None, quality)
+        q, z, index, bits, memory = self.frame(blocks, None, None, quality)
         return self.head(memory), memory, q, z, index, bits
 
     def inter_tensors(
@@ -443,7 +452,7 @@ class RtCodec(nn.Module):  # type: ignore[misc]
     ) -> tuple[Tensor, ...]:
         """Picture, memory, q, z, index and bits of one picture after another."""
         context = self.context_of(memory, quality)
-        q, z, index, bits, memory = self.inter(blocks, context, magnitudes, quality)
+        q, z, index, bits, memory = self.frame(blocks, context, magnitudes, quality)
         return self.head(memory), memory, q, z, index, bits
 
     def forward(self, blocks: Tensor, state: State | None, quality: Tensor) -> FrameResult:
@@ -471,7 +480,7 @@ class RtCodec(nn.Module):  # type: ignore[misc]
         q = torch.empty(1, self.config.latents, side // 16, side // 16, device="meta")
         z = torch.empty(1, self.config.hyper, side // 64, side // 64, device="meta")
         quality = torch.zeros(1, dtype=torch.int64, device="meta")
-        frame = shadow.inter if inter else shadow.intra
+        frame = shadow.frame
 
         def run() -> None:
             context = shadow.context_of(memory, quality) if inter else None

@@ -34,9 +34,8 @@ def lively_codec() -> RtCodec:
     torch.manual_seed(3)
     torch.set_num_threads(1)
     codec = RtCodec(TINY)
-    for frame in (codec.intra, codec.inter):
-        frame.h_a[-1].weight.data.mul_(60)
-        frame.to_y.weight.data.mul_(6)
+    codec.frame.h_a[-1].weight.data.mul_(60)
+    codec.frame.to_y.weight.data.mul_(6)
     return codec
 
 

@@ -92,9 +92,9 @@ def test_torch_draws_what_the_engines_draw_from_the_same_symbols():
         of = torch.tensor([quality])
         with torch.no_grad():
             if memory is None:
-                memory = codec.intra.decode(*symbols, None, of)
+                memory = codec.frame.decode(*symbols, None, of)
             else:
-                memory = codec.inter.decode(*symbols, codec.context_of(memory, of), of)
+                memory = codec.frame.decode(*symbols, codec.context_of(memory, of), of)
             luma = torch.pixel_shuffle((codec.head(memory)[:, :64] + 1) * 128, 8)
         seen = luma[0, 0, :HEIGHT, :WIDTH].round().clamp(0, 255).numpy()
         assert np.abs(seen - picture.y).max() <= 1
@@ -112,7 +112,7 @@ def test_indices_of_the_trained_network_are_those_of_the_file():
     ours = reader._index("inter", z, state, np.full((8, 8), second[1]))
     zeros = torch.zeros(1, *q.shape)
     with torch.no_grad():
-        index = codec.inter.h_s_scales(
+        index = codec.frame.h_s_scales(
             torch.from_numpy(z)[None].float(), zeros, torch.tensor([second[1]])
         )
     np.testing.assert_array_equal(index[0].numpy(), ours)

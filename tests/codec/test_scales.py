@@ -7,21 +7,24 @@ import pytest
 import torch
 from codec_tiny import TINY
 
-from engines.codec.rt import QUALITIES, SCALE_LEVELS, Z_LIMIT, IntegerHyper
+from engines.codec.rt import INTER, INTRA, QUALITIES, SCALE_LEVELS, Z_LIMIT, IntegerHyper
 from engines.codec.scales import IntegerScales
 from engines.errors import ModelError
 
 
-def arrays_of(path: IntegerHyper) -> dict[str, np.ndarray]:
-    return {name: tensor.numpy() for name, tensor in path.integers().items()}
+def arrays_of(path: IntegerHyper, kind: int = INTER) -> dict[str, np.ndarray]:
+    return {name: tensor.numpy() for name, tensor in path.integers(kind).items()}
 
 
 @pytest.mark.parametrize("temporal", [False, True])
 def test_numpy_equals_torch_at_every_quality(temporal):
     torch.manual_seed(1)
-    path = IntegerHyper(TINY, temporal=temporal)
+    path = IntegerHyper(TINY)
     scales = IntegerScales.from_arrays(
-        arrays_of(path), levels=SCALE_LEVELS, z_limit=Z_LIMIT, where="test"
+        arrays_of(path, INTER if temporal else INTRA),
+        levels=SCALE_LEVELS,
+        z_limit=Z_LIMIT,
+        where="test",
     )
     rng = np.random.default_rng(2)
     seen = set()
@@ -42,7 +45,7 @@ def test_numpy_equals_torch_at_every_quality(temporal):
 
 
 def test_missing_magnitudes_are_zeros():
-    path = IntegerHyper(TINY, temporal=True)
+    path = IntegerHyper(TINY)
     scales = IntegerScales.from_arrays(
         arrays_of(path), levels=SCALE_LEVELS, z_limit=Z_LIMIT, where="test"
     )
@@ -53,14 +56,14 @@ def test_missing_magnitudes_are_zeros():
 
 
 def test_sums_that_float32_would_round_are_refused():
-    arrays = arrays_of(IntegerHyper(TINY, temporal=False))
+    arrays = arrays_of(IntegerHyper(TINY))
     arrays["to_index"] = arrays["to_index"] + 20_000
     with pytest.raises(ModelError, match=r"m: sums of the integer path reach \d+, and must stay"):
         IntegerScales.from_arrays(arrays, levels=SCALE_LEVELS, z_limit=Z_LIMIT, where="m")
 
 
 def test_a_missing_array_is_named():
-    arrays = arrays_of(IntegerHyper(TINY, temporal=False))
+    arrays = arrays_of(IntegerHyper(TINY))
     del arrays["to_index"]
     with pytest.raises(ModelError, match="m: the array to_index is missing"):
         IntegerScales.from_arrays(arrays, levels=SCALE_LEVELS, z_limit=Z_LIMIT, where="m")
