@@ -18,9 +18,6 @@ from engines.detectors.signature import Signature
 U8 = NDArray[np.uint8]
 F32 = NDArray[np.float32]
 
-GREY = 114
-"""Padding of a letterbox, in RGB and (114.0 rounded) in limited-range luma alike."""
-
 _NEUTRAL = 128
 
 
@@ -68,13 +65,18 @@ def fill_input(
         scaled = to_bgr(scaled, matrix)
     if signature.colour == "rgb":
         scaled.reverse()
+    padding = signature.padding
+    if signature.colour == "yuv":
+        padding = (padding[0], _NEUTRAL, _NEUTRAL)
     for index, plane in enumerate(scaled):
-        grey = GREY if index == 0 or signature.colour != "yuv" else _NEUTRAL
         out[index, : at.height, : at.width] = plane
-        out[index, at.height :] = grey
-        out[index, : at.height, at.width :] = grey
+        out[index, at.height :] = padding[index]
+        out[index, : at.height, at.width :] = padding[index]
     if signature.scale != 1:
         out *= signature.scale
+    if any(signature.mean) or signature.std != (1, 1, 1):
+        out -= np.array(signature.mean, out.dtype).reshape(3, 1, 1)
+        out /= np.array(signature.std, out.dtype).reshape(3, 1, 1)
     return at
 
 

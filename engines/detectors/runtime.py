@@ -15,11 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.base import Engine
-from engines.detectors.decode import F32, I16, decode, suppress
-from engines.detectors.preprocess import U8, fill_input, place
-from engines.detectors.signature import Signature, recognise
+from engines.detectors.decode import F32, I16, Found, decode
+from engines.detectors.families import recognise
+from engines.detectors.preprocess import U8, Placement, fill_input, place
+from engines.detectors.signature import NO_CLASS, Signature
 from engines.errors import EngineMismatch, ModelError
+from engines.feed import read_feed
 from engines.load import load_engine
+from engines.onnxgraph import read_graph
 from engines.zoo import find_model
 
 Outputs = Mapping[str, NDArray[Any]]
@@ -30,12 +33,15 @@ class Detections:
     """Objects in one frame, by falling score.
 
     boxes_xyxy: (N, 4) float32, pixels of the frame, clipped to it. scores: (N,) float32, 0..1.
-    classes: (N,) int16, indices into the detector's classes.
+    classes: (N,) int16, indices into the detector's classes. masks: (N, h, w) float32, chance of
+    each point of a grid over the object's box to be of the object; None where the network gives
+    no outlines.
     """
 
     boxes_xyxy: F32
     scores: F32
     classes: I16
+    masks: F32 | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -79,7 +85,10 @@ class Detector:
         self.signature = signature
         self.score = score
         self.nms_iou = nms_iou
-        self._wanted = np.array([only is None or name in only for name in signature.classes])
+        self._feed = read_feed(engine.metadata, signature.family)
+        self._wanted = np.array(
+            [name != NO_CLASS and (only is None or name in only) for name in signature.classes]
+        )
 
     @classmethod
     def load(
@@ -114,7 +123,8 @@ class Detector:
             batch=batch,
         )
         try:
-            signature = recognise(engine, str(path))
+            operators = read_graph(path.read_bytes(), str(path)).operators
+            signature = recognise(engine, str(path), operators=operators)
             return cls(engine, signature, score=score, nms_iou=nms_iou, only=only)
         except (ModelError, ValueError):
             engine.close()
@@ -147,6 +157,8 @@ class Detector:
                 f"{self.signature.family}: batch must be {self.max_batch}, got {len(frames)}; "
                 "send the frames one by one, or export the network with a free batch axis"
             )
+        if self._feed is not None:
+            return self._feed.arrays(frames)
         image = self.signature.input
         batch = np.empty((len(frames), 3, self.signature.height, self.signature.width), image.dtype)
         for out, (y, u, v) in zip(batch, frames, strict=True):
@@ -159,15 +171,23 @@ class Detector:
 
     def decode_batch(self, outputs: Outputs, sizes: Sequence[tuple[int, int]]) -> list[Detections]:
         """Read the boxes of a batch; sizes are the frames' (width, height), in their order."""
-        batch = outputs[self.signature.output.name]
-        if len(batch) != len(sizes):
+        arrays = [_floats(outputs[spec.name]) for spec in self.signature.outputs]
+        if len(arrays[0]) != len(sizes):
             raise EngineMismatch(
-                f"{self.signature.family}: sizes must be given for each of {len(batch)} frames, "
-                f"got {len(sizes)}"
+                f"{self.signature.family}: sizes must be given for each of {len(arrays[0])} "
+                f"frames, got {len(sizes)}"
             )
+        places = [place(width, height, self.signature) for width, height in sizes]
+        found = decode(
+            arrays,
+            self.signature,
+            extents=np.array([(at.width, at.height) for at in places], np.float32),
+            score=self.score,
+            iou=self.nms_iou,
+            wanted=self._wanted,
+        )
         return [
-            self._decode_one(output, width, height)
-            for output, (width, height) in zip(batch, sizes, strict=True)
+            _in_frame(one, at, size) for one, at, size in zip(found, places, sizes, strict=True)
         ]
 
     def detect(self, y: U8, u: U8, v: U8, *, matrix: str = "bt601") -> Detections:
@@ -179,14 +199,16 @@ class Detector:
         """Let go of the engine; safe to call twice."""
         self.engine.close()
 
-    def _decode_one(self, output: F32, width: int, height: int) -> Detections:
-        boxes, scores, classes = decode(
-            output, self.signature, score=self.score, wanted=self._wanted
-        )
-        keep = suppress(boxes, classes, self.nms_iou)
-        at = place(width, height, self.signature)
-        scale = np.array([at.scale_x, at.scale_y] * 2, np.float32)
-        limits = np.array([width, height] * 2, np.float32)
-        boxes = np.minimum(np.maximum(boxes[keep] / scale, np.float32(0)), limits)
-        visible = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)  # a box may lie wholly in the padding
-        return Detections(boxes[visible], scores[keep][visible], classes[keep][visible])
+
+def _floats(array: NDArray[Any]) -> NDArray[Any]:
+    return array.astype(np.float32) if array.dtype == np.float16 else array
+
+
+def _in_frame(found: Found, at: Placement, size: tuple[int, int]) -> Detections:
+    """Scale boxes to the frame and clip them to it."""
+    scale = np.array([at.scale_x, at.scale_y] * 2, np.float32)
+    limits = np.array(size * 2, np.float32)
+    boxes = np.minimum(np.maximum(found.boxes_xyxy / scale, np.float32(0)), limits)
+    visible = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)  # a box may lie wholly in the padding
+    masks = None if found.masks is None else found.masks[visible]
+    return Detections(boxes[visible], found.scores[visible], found.classes[visible], masks)

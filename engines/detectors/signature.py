@@ -1,7 +1,6 @@
-"""Recognise a detector by what its engine says of inputs, outputs and metadata; no picture is seen.
+"""Say how a detector is fed and read: the layout of its input and its outputs, and its classes.
 
-A network exported by this project names its family and geometry in the ONNX metadata; the public
-ones are known by their shapes. What fits none of them is refused, never guessed.
+families.py finds the signature of a network; preprocess.py and decode.py follow it.
 """
 
 from __future__ import annotations
@@ -9,15 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
-from engines.base import Engine, TensorSpec
-from engines.errors import ModelError
+from engines.base import TensorSpec
 
 Colour = Literal["bgr", "rgb", "yuv"]
-Layout = Literal["anchorfree", "fastestdet"]
-
-_COLOURS: dict[str, Colour] = {"bgr": "bgr", "rgb": "rgb", "yuv": "yuv"}
+Layout = Literal[
+    "anchorfree", "fastestdet", "yolov5", "yolov8", "ssd", "retinanet", "fcos", "detr", "boxes"
+]
+Triple = tuple[float, float, float]
 
 FAMILY = "streamer.detector"
 """Value of the metadata key "family" of this project's own detectors."""
@@ -32,7 +29,21 @@ _COCO80_LINE = (
     "oven,toaster,sink,refrigerator,book,clock,vase,scissors,teddy bear,hair drier,toothbrush"
 )
 COCO80 = tuple(_COCO80_LINE.split(","))
-"""Names of the 80 classes of COCO, in the order of YOLOX and FastestDet."""
+"""Names of the 80 classes of COCO, in the order of the YOLO families and FastestDet."""
+
+NO_CLASS = "-"
+"""Name of a place in the output that stands for no object; it is never reported."""
+
+_COCO91_HOLES = (0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+
+
+def _with_holes() -> tuple[str, ...]:
+    names = iter(COCO80)
+    return tuple(NO_CLASS if n in _COCO91_HOLES else next(names) for n in range(91))
+
+
+COCO91 = _with_holes()
+"""The same at the numbers that COCO itself gives them; 0 is the background."""
 
 STREET_CLASSES = ("person", "bicycle", "car", "motorcycle", "bus", "truck")
 """What this project's own detector knows."""
@@ -46,7 +57,11 @@ class Signature:
 
     family: str
     layout: Layout
-    """anchorfree: (N, cells, 4 + objectness + classes); fastestdet: (N, 5 + classes, h, w)."""
+    """anchorfree: (N, cells, 4 + objectness + classes); fastestdet: (N, 5 + classes, h, w);
+    yolov5: (N, boxes, 5 + classes); yolov8: (N, 4 + classes, cells), both decoded to pixels;
+    ssd, retinanet: (N, anchors, 4) and logits (N, anchors, classes); fcos: and (N, cells, 1);
+    detr: (N, queries, 4) as parts of the picture and logits (N, queries, classes [+ 1]);
+    boxes: (1, n, 4), scores (1, n), labels (1, n) [and masks (1, n, h, w)], all settled."""
     input: TensorSpec
     output: TensorSpec
     classes: tuple[str, ...]
@@ -54,47 +69,44 @@ class Signature:
     scale: float = 1.0
     """What pixel values 0..255 are multiplied with."""
     letterbox: bool = True
-    """True: keep the aspect and pad below and right with grey; False: stretch."""
+    """True: keep the aspect and pad below and right; False: stretch."""
     strides: tuple[int, ...] = ()
     objectness: bool = False
+    others: tuple[TensorSpec, ...] = ()
+    """Outputs behind the first, in the order that the layout names them."""
+    mean: Triple = (0.0, 0.0, 0.0)
+    """Of scaled pixel values, subtracted from each channel, ..."""
+    std: Triple = (1.0, 1.0, 1.0)
+    """... which is then divided by this."""
+    padding: tuple[int, int, int] = (114, 114, 114)
+    """Grey of a letterbox, before scaling."""
+    softmax: bool = False
+    """detr: scores are shares of one, the last of them for no object; else each is a sigmoid."""
 
     @property
     def width(self) -> int:
         """Pixels across of the network's input."""
-        return _axis(self.input, 3)
+        return axis(self.input, 3)
 
     @property
     def height(self) -> int:
         """Pixels down of the network's input."""
-        return _axis(self.input, 2)
+        return axis(self.input, 2)
 
     @property
     def max_batch(self) -> int | None:
         """Pictures that one request may hold; None for any number."""
         return self.input.shape[0]
 
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """All outputs, in the order that the layout names them."""
+        return (self.output, *self.others)
 
-def recognise(engine: Engine, where: str) -> Signature:
-    """Find the one known kind of detector that an engine is.
-
-    Raises:
-        ModelError: it is none; the text lists the known kinds and what was seen.
-    """
-    if len(engine.inputs) == len(engine.outputs) == 1:
-        image, output = engine.inputs[0], engine.outputs[0]
-        is_image = len(image.shape) == 4 and image.shape[1] == 3 and None not in image.shape[2:]
-        if is_image and engine.metadata.get("family") == FAMILY:
-            return _own(engine, image, output, where)
-        if is_image and image.dtype == np.float32:
-            found = _yolox(image, output) or _fastestdet(image, output)
-            if found is not None:
-                return found
-    seen = "; ".join(map(str, (*engine.inputs, *engine.outputs)))
-    raise ModelError(
-        f"{where}: network must be a known detector, got {seen}; known are: one of this project "
-        f"(metadata family={FAMILY}), YOLOX with an undecoded head (float32 1x3xHxW -> 1xNx85, "
-        "N the cells of strides 8, 16 and 32), FastestDet (float32 1x3xHxW -> 1x85xH/16xW/16)"
-    )
+    @property
+    def has_masks(self) -> bool:
+        """The outline of each object is given too."""
+        return self.layout == "boxes" and len(self.others) == 3
 
 
 def cells(width: int, height: int, strides: tuple[int, ...]) -> int:
@@ -102,58 +114,8 @@ def cells(width: int, height: int, strides: tuple[int, ...]) -> int:
     return sum((width // s) * (height // s) for s in strides)
 
 
-def _own(engine: Engine, image: TensorSpec, output: TensorSpec, where: str) -> Signature:
-    try:
-        classes = tuple(engine.metadata["classes"].split(","))
-        strides = tuple(int(s) for s in engine.metadata["strides"].split(","))
-        colour = _COLOURS[engine.metadata["colour"]]
-        scale = float(engine.metadata["scale"])
-        letterbox = engine.metadata["letterbox"] == "1"
-        objectness = engine.metadata["objectness"] == "1"
-    except (KeyError, ValueError) as error:
-        raise ModelError(
-            f"{where}: metadata of a detector must give classes, strides, colour, scale, letterbox "
-            f"and objectness, got {dict(engine.metadata)}; export it again"
-        ) from error
-    rows = (cells(_axis(image, 3), _axis(image, 2), strides), 4 + objectness + len(classes))
-    if output.shape[1:] != rows:
-        raise ModelError(
-            f"{where}: output must be ?x{rows[0]}x{rows[1]}, as strides and classes in the "
-            f"metadata say, got {output}; export it again"
-        )
-    return Signature(
-        FAMILY,
-        "anchorfree",
-        image,
-        output,
-        classes,
-        colour,
-        scale=scale,
-        letterbox=letterbox,
-        strides=strides,
-        objectness=objectness,
-    )
-
-
-def _yolox(image: TensorSpec, output: TensorSpec) -> Signature | None:
-    strides = (8, 16, 32)
-    rows = (cells(_axis(image, 3), _axis(image, 2), strides), 5 + len(COCO80))
-    if output.shape[1:] != rows:
-        return None
-    return Signature(
-        "yolox", "anchorfree", image, output, COCO80, "bgr", strides=strides, objectness=True
-    )
-
-
-def _fastestdet(image: TensorSpec, output: TensorSpec) -> Signature | None:
-    if output.shape[1:] != (5 + len(COCO80), _axis(image, 2) // 16, _axis(image, 3) // 16):
-        return None
-    return Signature(
-        "fastestdet", "fastestdet", image, output, COCO80, "bgr", scale=1 / 255, letterbox=False
-    )
-
-
-def _axis(spec: TensorSpec, axis: int) -> int:
-    length = spec.shape[axis]
-    assert length is not None, "recognise has refused free picture axes"
+def axis(spec: TensorSpec, number: int) -> int:
+    """Length of an axis that is known to be fixed."""
+    length = spec.shape[number]
+    assert length is not None, "networks with free picture axes are refused"
     return length
