@@ -37,10 +37,4 @@ class BridgeParked(_OfBridge, frozen=True, kw_only=True, tag="bridge.parked"):
     path: str
 
 
-class BridgeLost(_OfBridge, frozen=True, kw_only=True, tag="bridge.lost"):
-    """The log dropped events for its size or age before they could be delivered."""
-
-    count: int
-
-
-BridgeEvent = BridgeUp | BridgeDown | BridgeParked | BridgeLost
+BridgeEvent = BridgeUp | BridgeDown | BridgeParked

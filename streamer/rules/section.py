@@ -29,7 +29,8 @@ OF_MODELS = ("action.started", "action.ended", "scene.changed")
 OF_THE_PIPELINE = (
     "stream.up", "stream.down", "stream.damaged", "recording.started", "recording.segment",
     "recording.ended", "recording.failed", "recording.resumed", "recording.changed",
-    "stage.restarted", "stage.failed", "frames.dropped",
+    "stage.restarted", "stage.failed", "frames.dropped", "log.recovered", "log.failed",
+    "log.resumed", "log.pruned",
 )  # fmt: skip
 TYPES = (*OF_TRACKS, *OF_MODELS, *OF_THE_PIPELINE)
 """Types of events that a rule can wait for; its own kind are not among them."""
