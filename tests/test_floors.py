@@ -42,6 +42,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "streamer.client",
         "streamer.configfile",
         "streamer.event",
+        "streamer.eventfile",
         "streamer.eventlog",
         "streamer.events",
         "streamer.frame_events",
@@ -50,12 +51,15 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "streamer.inference",
         "streamer.join",
         "streamer.ledger",
+        "streamer.log_events",
         "streamer.overlay",
         "streamer.painter",
         "streamer.queues",
+        "streamer.replay",
         "streamer.rule_events",
         "streamer.rules",
         "streamer.scene_events",
+        "streamer.sequence",
         "streamer.sinks",
         "streamer.sources",
         "streamer.summary",
@@ -93,7 +97,7 @@ _OFFLINE = {
     "engines.cascade": "evaluate examples export layers metrics model pack published region rule "
     "small train",
     "engines.codec": "checkpoint colour costs dvc dvc_export evaluate export layers metrics pack "
-    "peers rt shards share train transforms",
+    "peers recipe rt shards share train transforms",
     "engines.detectors": "agreement calibrate evaluate examples export loss model pack train",
 }
 OFFLINE_MODULES = {
@@ -151,6 +155,7 @@ HOMES: dict[str, tuple[str, ...]] = {
         "streamer.stage",
         "streamer.supervisor",
         "streamer.client",
+        "streamer.replay",
         "streamer.stages.publish",
     ),
 }

@@ -14,7 +14,7 @@ import pytest
 import torch
 from codec_tiny import TINY, moving_pictures
 
-from engines.codec import train
+from engines.codec import recipe, train
 from engines.codec.checkpoint import load_average, load_checkpoint, read_tensors
 from engines.codec.colour import bgr_from_planes
 from engines.codec.pack import HELD_BACK, Clip, Packer, training_clips, validation_clips
@@ -41,8 +41,8 @@ def shards(tmp_path_factory) -> Path:
 @pytest.fixture
 def tiny_training(monkeypatch, shards, tmp_path) -> argparse.Namespace:
     monkeypatch.setitem(train.CONFIGS, "rt-nano", TINY)
-    stages = (train.Stage(0.7, 64, 1, 1, 1.0), train.Stage(1.0, 64, 3, 2, 0.5))
-    monkeypatch.setattr(train, "STAGES", stages)
+    stages = (recipe.Stage(0.7, 64, 1, 1, 1.0), recipe.Stage(1.0, 64, 3, 2, 0.5))
+    monkeypatch.setattr(recipe, "STAGES", stages)
     return argparse.Namespace(
         data=shards, out=tmp_path / "run", size="nano", minutes=0.03, stop_after=None, rewind=None,
         batch=2, learning_rate=1e-3, device="cpu", eager=True, threads=1, workers=0,
@@ -123,7 +123,7 @@ def test_training_lowers_the_loss(tiny_training):
     trainer.peak, trainer.step = 3e-3, 200
     sampler = Sampler(load_clips(tiny_training.data, "train"), seed=1)
     batch = sampler.batch(0, size=2, frames=2, crop=64)
-    stage = train.Stage(1, 64, 2, 2, 1)
+    stage = recipe.Stage(1, 64, 2, 2, 1)
     losses = [trainer.train_clip(batch, stage, np.random.default_rng(0)).loss for _ in range(30)]
     assert losses[-1] < 0.5 * losses[0]
 
@@ -139,7 +139,7 @@ def test_a_resumed_trainer_has_the_same_weights_and_moments(tiny_training):
     batch = Sampler(load_clips(tiny_training.data, "train"), seed=1).batch(
         0, size=2, frames=2, crop=128
     )
-    stage = train.Stage(1, 128, 2, 2, 1)
+    stage = recipe.Stage(1, 128, 2, 2, 1)
     reports = []
     for trainer in (one, other):
         torch.manual_seed(0)
@@ -161,13 +161,13 @@ def test_a_checkpoint_without_its_last_part_is_not_one(tiny_training):
 
 
 def test_learning_rate_warms_up_and_falls():
-    assert train.learning_rate_at(0, 0, 1.0) == pytest.approx(1 / 200)
-    assert train.learning_rate_at(0, 500, 1.0) == pytest.approx(1)
-    assert train.learning_rate_at(1, 500, 1.0) == pytest.approx(0.02)
+    assert recipe.learning_rate_at(0, 0, 1.0) == pytest.approx(1 / 200)
+    assert recipe.learning_rate_at(0, 500, 1.0) == pytest.approx(1)
+    assert recipe.learning_rate_at(1, 500, 1.0) == pytest.approx(0.02)
 
 
 def test_stages_follow_progress():
-    assert train.stage_at(0).frames == 1
-    assert train.stage_at(1.0) is train.STAGES[-1]
-    assert [s.until for s in train.STAGES] == sorted(s.until for s in train.STAGES)
-    assert all(s.crop % 64 == 0 and s.crop <= 224 for s in train.STAGES)
+    assert recipe.stage_at(0).frames == 1
+    assert recipe.stage_at(1.0) is recipe.STAGES[-1]
+    assert [s.until for s in recipe.STAGES] == sorted(s.until for s in recipe.STAGES)
+    assert all(s.crop % 64 == 0 and s.crop <= 224 for s in recipe.STAGES)
