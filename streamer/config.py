@@ -308,6 +308,10 @@ class Config(Strict, frozen=True):
                 "lower it"
             )
         check_address(self.events.publish, allow_remote=self.events.allow_remote)
+        if self.events.replay not in ("auto", "off"):
+            check_address(
+                self.events.replay, allow_remote=self.events.allow_remote, where="events.replay"
+            )
         check_bridges(self.bridges, self.cameras)
         check_rules(self.rules, self._surroundings())
 
@@ -344,19 +348,19 @@ class Config(Strict, frozen=True):
         return self.cameras[camera].record or self.record.folder
 
 
-def check_address(address: str, *, allow_remote: bool) -> None:
-    """Refuse a publish address that is malformed, or open to other hosts without being asked to."""
+def check_address(address: str, *, allow_remote: bool, where: str = "events.publish") -> None:
+    """Refuse an address that is malformed, or open to other hosts without being asked to."""
     if not address or address.startswith("ipc://"):
         return
     host, _, port = address.removeprefix("tcp://").rpartition(":")
     number = int(port) if port.isdecimal() and len(port) < 6 else 0
     if not address.startswith("tcp://") or not host or not (0 < number < 65536 or port == "*"):
         raise ConfigError(
-            f"events.publish: must be tcp://HOST:PORT or ipc://NAME, got {redact(address)!r}; "
+            f"{where}: must be tcp://HOST:PORT or ipc://NAME, got {redact(address)!r}; "
             "use tcp://127.0.0.1:5560"
         )
     if host not in ("127.0.0.1", "localhost", "[::1]") and not allow_remote:
         raise ConfigError(
-            f"events.publish: {redact(address)} can be reached by other hosts; "
+            f"{where}: {redact(address)} can be reached by other hosts; "
             "use tcp://127.0.0.1:PORT, or set events.allow_remote if that is wanted"
         )

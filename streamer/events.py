@@ -14,6 +14,7 @@ from streamer.bridge_events import BridgeEvent
 from streamer.event import HOST as HOST
 from streamer.event import Box as Box
 from streamer.event import Event as Event
+from streamer.log_events import LogEvent
 from streamer.messages import Notice
 from streamer.rule_events import RuleEvent
 from streamer.scene_events import SceneEvent
@@ -163,10 +164,20 @@ class FramesDropped(Event, frozen=True, kw_only=True, tag="frames.dropped"):
 
 
 class Heartbeat(Event, frozen=True, kw_only=True, tag="heartbeat"):
-    """The pipeline is alive."""
+    """The pipeline is alive.
+
+    It has no number of its own and is in no log: its `seq` is the last one of the host's events.
+    """
 
     uptime_s: float
     events: int
+    cameras: tuple[str, ...] = ()
+    last_seqs: tuple[int, ...] = ()
+    """The last number that each of these cameras has sent, so that a gap at the end is seen."""
+    logged: int | None = None
+    """Number of the newest row of the log; null without one."""
+    replay: str | None = None
+    """Where what was missed can be asked for; null for nowhere."""
 
 
 AnyEvent = (
@@ -187,6 +198,7 @@ AnyEvent = (
     | StageFailed
     | FramesDropped
     | Heartbeat
+    | LogEvent
     | SceneEvent
     | RuleEvent
     | BridgeEvent

@@ -91,23 +91,22 @@ class FrameEvents:
         )
         for track_id, class_index, score, box in columns:
             yield from self._seen(info, track_id, names[class_index], round(score, 4), box)
-        for happening in message.happenings:
-            yield self._happened(info, happening)
+        yield from self.happened(info, message.happenings)
         for track_id in message.ended:
             yield from self._gone(info, track_id)
 
     def end(self, info: FrameInfo, happenings: Sequence[Happening] = ()) -> Iterator[AnyEvent]:
         """The stream is over after this frame, and so are all visits and tracks."""
-        for happening in happenings:
-            yield self._happened(info, happening)
+        yield from self.happened(info, happenings)
         for track_id in list(self._known):
             yield from self._gone(info, track_id)
 
-    def _happened(self, info: FrameInfo, happening: Happening) -> AnyEvent:
-        event: AnyEvent = msgspec.convert(
-            {"type": happening.kind, **self._stamp(info), **happening.fields}, AnyEvent
-        )
-        return event
+    def happened(self, info: FrameInfo, happenings: Sequence[Happening]) -> Iterator[AnyEvent]:
+        """The events that other stages saw in this frame."""
+        for happening in happenings:
+            yield msgspec.convert(
+                {"type": happening.kind, **self._stamp(info), **happening.fields}, AnyEvent
+            )
 
     def _seen(
         self, info: FrameInfo, track_id: int, class_name: str, score: float, box: Box

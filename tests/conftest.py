@@ -18,6 +18,12 @@ def missing(reason: str) -> None:
     pytest.skip(reason)
 
 
+@pytest.fixture(autouse=True)
+def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test has a host of its own, as far as the event log goes."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """Folder of real media and weights: $STREAMER_DATA, else ../shared/data."""

@@ -52,6 +52,11 @@ NOTICES = [
                                    "down_s": 0.4}, 1000),
     Notice("stage.failed", "", {"stage": "infer", "reason": "exit code 1"}, 1000),
     Notice("frames.dropped", "gate", {"cause": "infer_busy", "count": 2, "total": 9}, 1000),
+    Notice("log.recovered", "", {"path": "e.db", "moved_to": "e.damaged.db",
+                                 "message": "file is not a database"}, 1000),
+    Notice("log.failed", "", {"path": "e.db", "message": "disk full"}, 1000),
+    Notice("log.resumed", "", {"path": "e.db", "events_lost": 7}, 1000),
+    Notice("log.pruned", "", {"reader": "mqtt.home", "events_lost": 7}, 1000),
 ]  # fmt: skip
 
 

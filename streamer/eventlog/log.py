@@ -47,6 +47,7 @@ class EventLog:
         age_s: rows that are older are pruned.
 
     Attributes:
+        path: of the log.
         recovered: what was done if the log was damaged; whoever tells it sets it to None.
 
     Raises:
@@ -54,7 +55,7 @@ class EventLog:
     """
 
     def __init__(self, path: Path, *, size_bytes: int = 1 << 30, age_s: float = 30 * 86400) -> None:
-        self._path = path
+        self.path = path
         self._size_bytes = size_bytes
         self._age_ns = int(age_s * 1e9)
         self._too_large = False
@@ -113,7 +114,7 @@ class EventLog:
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except sqlite3.DatabaseError as error:
             self._roll_back()
-            log.warning("%s: not pruned: %s", self._path, error)
+            log.warning("%s: not pruned: %s", self.path, error)
         return self._newly_lost()
 
     def close(self) -> None:
@@ -146,7 +147,7 @@ class EventLog:
         # The write-ahead log may take the room that the tables need.
         with contextlib.suppress(sqlite3.DatabaseError):  # the error that counts is the first
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        return SinkError(f"{self._path}: {error}")
+        return SinkError(f"{self.path}: {error}")
 
     # Pruning.
 
@@ -172,7 +173,7 @@ class EventLog:
     def _newly_lost(self) -> dict[str, int]:
         held_from = self.reader.first_rowid()
         lost = {}
-        for name, rowid in cursors(self._path).items():
+        for name, rowid in cursors(self.path).items():
             seen = max(rowid, self._told_lost.get(name, 0))
             if held_from - 1 > seen:
                 lost[name] = held_from - 1 - seen
@@ -183,34 +184,34 @@ class EventLog:
 
     def _open_or_begin_anew(self) -> sqlite3.Connection:
         try:
-            connection = _open(self._path)
+            connection = _open(self.path)
         except sqlite3.DatabaseError as error:
             if not _is_damage(error):
-                raise _cannot(self._path, str(error)) from error
+                raise _cannot(self.path, str(error)) from error
             return self._begin_anew(str(error))
-        problem = _damage_in(connection, self._path)
+        problem = _damage_in(connection, self.path)
         if problem:
             connection.close()
             return self._begin_anew(problem)
         return connection
 
     def _begin_anew(self, reason: str) -> sqlite3.Connection:
-        saved = salvage(move_aside(self._path), reason)
+        saved = salvage(move_aside(self.path), reason)
         log.error(
-            "%s: damaged (%s); moved to %s, a new one is begun", self._path, reason, saved.moved_to
+            "%s: damaged (%s); moved to %s, a new one is begun", self.path, reason, saved.moved_to
         )
         self.recovered = saved
         try:
-            connection = _open(self._path)
+            connection = _open(self.path)
             connection.executemany("INSERT INTO numbers VALUES (?, ?)", saved.last_seq.items())
         except sqlite3.DatabaseError as error:
-            raise _cannot(self._path, str(error)) from error
+            raise _cannot(self.path, str(error)) from error
         return connection
 
     def _last_rowid(self) -> int:
         """Also above what cursors have seen of a log that was damaged."""
         saved = self.recovered.last_rowid if self.recovered else 0
-        return max(self.reader.last_rowid(), saved, *cursors(self._path).values())
+        return max(self.reader.last_rowid(), saved, *cursors(self.path).values())
 
     # The thread.
 
@@ -219,15 +220,15 @@ class EventLog:
             if self._wal_bytes() < _CHECKPOINT_BYTES:
                 continue
             try:
-                connection = sqlite3.connect(self._path, isolation_level=None)
+                connection = sqlite3.connect(self.path, isolation_level=None)
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
                 connection.close()
             except sqlite3.DatabaseError as error:
-                log.debug("%s: checkpoint: %s", self._path, error)  # the writer will say it
+                log.debug("%s: checkpoint: %s", self.path, error)  # the writer will say it
 
     def _wal_bytes(self) -> int:
         try:
-            return Path(f"{self._path}-wal").stat().st_size
+            return Path(f"{self.path}-wal").stat().st_size
         except FileNotFoundError:
             return 0
 

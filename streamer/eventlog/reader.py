@@ -77,6 +77,7 @@ class LogReader:
         to_seq: int = 2**63 - 1,
         after: int = 0,
         limit: int = 1000,
+        limit_bytes: int = 2**63 - 1,
     ) -> list[Row]:
         """The rows of one camera by sequence number, both ends included.
 
@@ -86,11 +87,13 @@ class LogReader:
             to_seq: last number.
             after: only rows above this number of row.
             limit: at most so many.
+            limit_bytes: no more after the row with which the lines are as large as this.
         """
         return self._rows(
             f"{_COLUMNS} WHERE camera = ? AND seq BETWEEN ? AND ? AND +rowid > ? "
             "ORDER BY seq LIMIT ?",
             [camera, from_seq, to_seq, after, limit],
+            limit_bytes,
         )
 
     def last_seq(self, camera: str) -> int:
@@ -148,12 +151,22 @@ class LogReader:
             raise self._damaged(error) from error
         return int(found[0] or 0)
 
-    def _rows(self, sql: str, values: Sequence[str | int]) -> list[Row]:
+    def _rows(
+        self, sql: str, values: Sequence[str | int], limit_bytes: int = 2**63 - 1
+    ) -> list[Row]:
         connection = self._open()
         if connection is None:
             return []
+        rows: list[Row] = []
         try:
-            return [Row._make(row) for row in connection.execute(sql, values)]
+            cursor = connection.execute(sql, values)
+            for row in map(Row._make, cursor):
+                rows.append(row)
+                limit_bytes -= len(row.line)
+                if limit_bytes <= 0:
+                    cursor.close()  # so that no view of the log is held open
+                    break
+            return rows
         except sqlite3.DatabaseError as error:
             raise self._damaged(error) from error
 
