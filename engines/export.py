@@ -19,7 +19,7 @@ from onnx import helper
 from torch import Tensor, nn
 
 from engines.base import Array
-from engines.errors import ModelError
+from engines.errors import EngineFailed, ModelError
 from engines.load import load_engine
 
 OPSET = 17
@@ -146,14 +146,23 @@ def _difference(
     expected: Sequence[Array],
     outputs: Sequence[str],
 ) -> float:
-    """Largest difference from torch, relative where values are above 1; infinite if shapes are."""
+    """Largest difference from torch, relative where values are above 1; infinite if no number."""
     engine = load_engine(file, device="onnxruntime:cpu")
-    got = engine.infer({name: tensor[:count].numpy() for name, tensor in example.items()})
-    engine.close()
+    try:
+        arrays = {name: tensor[:count].numpy() for name, tensor in example.items()}
+        got = engine.infer(arrays)
+    except EngineFailed as error:
+        raise ModelError(
+            f"{file.stem}: batch must be free, got {error} for a batch of "
+            f"{max(map(len, arrays.values()))}; take sizes from the tensors, not from int(x.shape[0])"
+        ) from error
+    finally:
+        engine.close()
     largest = 0.0
     for name, wanted in zip(outputs, expected, strict=True):
         if got[name].shape != wanted.shape:
             return float("inf")
-        scale = np.maximum(1.0, np.abs(wanted.astype(np.float64)))
-        largest = max(largest, float((np.abs(got[name] - wanted) / scale).max(initial=0.0)))
+        gap = np.abs(got[name].astype(np.float64) - wanted) / np.maximum(1.0, np.abs(wanted))
+        gap[got[name] == wanted] = 0  # infinities too
+        largest = max(largest, float(np.nan_to_num(gap, nan=np.inf).max(initial=0.0)))
     return largest
