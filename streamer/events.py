@@ -7,6 +7,7 @@ Knows no socket, no file and no pixel, and imports next to nothing, so that a su
 from __future__ import annotations
 
 import datetime as dt
+import functools
 
 import msgspec
 
@@ -214,6 +215,7 @@ def schema() -> dict[str, object]:
     return msgspec.json.schema(AnyEvent)
 
 
+@functools.lru_cache(maxsize=64)  # the events of a frame share their time
 def utc(time_ns: int) -> str:
     """Wall clock in ISO 8601 with microseconds."""
     moment = dt.datetime.fromtimestamp(time_ns // 10**9, dt.timezone.utc)
