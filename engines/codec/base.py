@@ -5,14 +5,18 @@ The state of the reference picture is an argument and a return value: a codec re
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 U8 = NDArray[np.uint8]
 StateT = TypeVar("StateT")
+Pack = Callable[[], bytes]
+"""Turns the symbols of one frame into its payload; needs no network, and may run in a thread."""
 
 
 class Planes420(Protocol):
@@ -35,24 +39,31 @@ class Picture:
     v: U8
 
 
-class Codec(Protocol[StateT]):
+class Codec(ABC, Generic[StateT]):
     """A codec of frames; one per thread."""
 
-    @property
-    def name(self) -> str:
-        """What the header of a file says, such as "rt-nano"."""
+    name: str
+    """What the header of a file says, such as "rt-nano"."""
+    model_hash: bytes
+    """SHA-256 of everything that decoding depends on."""
+    qualities: int
+    """Qualities are 0 (fewest bytes) to this, exclusive."""
+    refresh_period: int
+    """Frames from the intra frame between two refreshes of the memory; 0 for none."""
 
-    @property
-    def model_hash(self) -> bytes:
-        """SHA-256 of everything that decoding depends on."""
+    @abstractmethod
+    def analyse(
+        self,
+        frame: Planes420,
+        state: StateT | None,
+        *,
+        quality: int,
+        emphasis: NDArray[np.int8] | None = None,
+    ) -> tuple[Pack, StateT]:
+        """Run the network over one picture: the first and longer half of compress.
 
-    @property
-    def qualities(self) -> int:
-        """Qualities are 0 (fewest bytes) to this, exclusive."""
-
-    @property
-    def refresh_period(self) -> int:
-        """Frames from the intra frame between two refreshes of the memory; 0 for none."""
+        The next frame may be analysed while the symbols of this one are packed.
+        """
 
     def compress(
         self,
@@ -71,7 +82,10 @@ class Codec(Protocol[StateT]):
             emphasis: (ceil(H/16), ceil(W/16)) added to the quality of each 16x16 block; None for
                 the same everywhere, and for a codec of one quality.
         """
+        pack, after = self.analyse(frame, state, quality=quality, emphasis=emphasis)
+        return pack(), after
 
+    @abstractmethod
     def decompress(
         self, payload: bytes, state: StateT | None, *, width: int, height: int, quality: int
     ) -> tuple[Picture, StateT]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.base import Array
-from engines.codec.base import U8, Picture, Planes420, check_quality
+from engines.codec.base import U8, Codec, Pack, Picture, Planes420, check_quality
 from engines.codec.entropy import FrameReader, FrameWriter
 from engines.codec.graphs import Graphs, channel_index
 from engines.codec.integer_layers import read_layers, run_layers
@@ -33,7 +33,7 @@ class DvcState:
     reference: F32
 
 
-class DvcRuntime:
+class DvcRuntime(Codec[DvcState]):
     """One exported `dvc` model on one device; see base.Codec."""
 
     refresh_period = 0
@@ -71,14 +71,14 @@ class DvcRuntime:
             for kind in ("intra", "inter")
         }
 
-    def compress(
+    def analyse(
         self,
         frame: Planes420,
         state: DvcState | None,
         *,
         quality: int,
         emphasis: NDArray[np.int8] | None = None,
-    ) -> tuple[bytes, DvcState]:
+    ) -> tuple[Pack, DvcState]:
         """Code one picture. See base.Codec."""
         check_quality(quality, self.qualities)
         if emphasis is not None:
@@ -89,13 +89,17 @@ class DvcRuntime:
             inputs["reference"] = state.reference
         out = self._graphs.run(f"encode_{kind}", inputs)
         symbols = {k: np.rint(out[k][0]).astype(np.int32) for k in ("m", "z", "y") if k in out}
-        writer = FrameWriter()
-        if "m" in symbols:
-            writer.write(symbols["m"], channel_index(symbols["m"].shape), self._tables["m"])
-        z = symbols["z"]
-        writer.write(z, channel_index(z.shape), self._tables[f"z_{kind}"])
-        writer.write(symbols["y"], run_layers(self._layers[kind], z), self._tables["y"])
-        return writer.finish(), DvcState(out["next_reference"])
+
+        def pack() -> bytes:
+            writer = FrameWriter()
+            if "m" in symbols:
+                writer.write(symbols["m"], channel_index(symbols["m"].shape), self._tables["m"])
+            z = symbols["z"]
+            writer.write(z, channel_index(z.shape), self._tables[f"z_{kind}"])
+            writer.write(symbols["y"], run_layers(self._layers[kind], z), self._tables["y"])
+            return writer.finish()
+
+        return pack, DvcState(out["next_reference"])
 
     def decompress(
         self, payload: bytes, state: DvcState | None, *, width: int, height: int, quality: int

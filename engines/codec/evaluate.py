@@ -66,8 +66,10 @@ def learned_runner(codec: Codec[StateT], intra_period: int) -> Runner:
         )  # fmt: skip
         path = folder / "learned.lvc"
         begin = time.process_time()
-        with LvcWriter(path, header) as writer:
-            recorder = Recorder(codec, writer, quality=quality)
+        with (
+            LvcWriter(path, header) as writer,
+            Recorder(codec, writer, quality=quality) as recorder,
+        ):
             for i, picture in enumerate(pictures):
                 recorder.add(picture, pts=i, capture_ns=i * 40_000_000)
         middle = time.process_time()

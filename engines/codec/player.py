@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic
 
@@ -29,7 +30,11 @@ FIRST_FRAME_S = 0.04
 
 
 class Recorder(Generic[StateT]):
-    """Compresses pictures into a writer, with an intra frame at every period of its header."""
+    """Compresses pictures into a writer, with an intra frame at every period of its header.
+
+    While the network looks at one frame, the symbols of the frame before are packed and written by
+    a thread; so a file has all frames only after `flush`.
+    """
 
     def __init__(
         self, codec: Codec[StateT], writer: LvcWriter, *, quality: int | RateControl
@@ -38,16 +43,18 @@ class Recorder(Generic[StateT]):
 
         Args:
             codec: must be the one that the header of the writer names.
-            writer: stays the caller's to close.
+            writer: stays the caller's to close, after `flush`.
             quality: of the frames that matter least (see schedule.quality_offset), or what
                 chooses it.
         """
         check_codec(codec, writer.header)
         self._rate = ConstantQuality(quality) if isinstance(quality, int) else quality
         self._codec, self._writer = codec, writer
-        self._last_pts: int | None = None
         self._state: StateT | None = None
         self._position = 0
+        self._last_pts: int | None = None
+        self._thread = ThreadPoolExecutor(1, "pack")
+        self._packing: Future[None] | None = None
 
     def add(
         self,
@@ -56,32 +63,72 @@ class Recorder(Generic[StateT]):
         pts: int,
         capture_ns: int,
         emphasis: NDArray[np.int8] | None = None,
-    ) -> int:
-        """Compress and append one picture; returns the bytes of its payload.
+    ) -> None:
+        """Compress one picture, and have it appended.
 
         Args:
             picture: of the size in the header.
             pts: media time in units of the header's time base.
             capture_ns: wall clock, ns since 1970 UTC.
             emphasis: see base.Codec.compress.
+
+        Raises:
+            OSError: this or an earlier frame could not be written.
         """
         period = self._writer.header.intra_period
         if period and self._position == period:
             self._state, self._position = None, 0
-        intra = self._state is None
-        quality = min(self._rate.next() + quality_offset(self._position), self._codec.qualities - 1)
-        payload, self._state = self._codec.compress(
+        position, intra = self._position, self._state is None
+        quality = min(self._rate.next() + quality_offset(position), self._codec.qualities - 1)
+        pack, self._state = self._codec.analyse(
             picture, self._state, quality=quality, emphasis=emphasis
         )
-        self._writer.write_frame(
-            payload, intra=intra, quality=quality, pts=pts, capture_ns=capture_ns
-        )
-        since = pts - self._last_pts if self._last_pts is not None else 0
-        self._last_pts = pts
-        seconds = float(since * self._writer.header.time_base) or FIRST_FRAME_S
-        self._rate.spent(self._position, quality, len(payload), seconds)
+        seconds = self._seconds_since(pts)
+        self.flush()  # the writer is one thread's at a time
+
+        def write() -> None:
+            payload = pack()
+            self._writer.write_frame(
+                payload, intra=intra, quality=quality, pts=pts, capture_ns=capture_ns
+            )
+            self._rate.spent(position, quality, len(payload), seconds)
+
+        self._packing = self._thread.submit(write)
         self._position += 1
-        return len(payload)
+
+    def add_metadata(self, data: bytes) -> None:
+        """Append bytes that belong behind the last frame, such as an event in JSON."""
+        self.flush()
+        self._writer.write_metadata(data)
+
+    def flush(self) -> None:
+        """Wait until all frames are written.
+
+        Raises:
+            OSError: one could not be.
+        """
+        packing, self._packing = self._packing, None
+        if packing is not None:
+            packing.result()
+
+    def close(self) -> None:
+        """Flush, and end the thread."""
+        try:
+            self.flush()
+        finally:
+            self._thread.shutdown()
+
+    def __enter__(self) -> Recorder[StateT]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _seconds_since(self, pts: int) -> float:
+        """Media time since the frame before."""
+        since = 0 if self._last_pts is None else pts - self._last_pts
+        self._last_pts = pts
+        return float(since * self._writer.header.time_base) or FIRST_FRAME_S
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.base import Array
-from engines.codec.base import U8, Picture, Planes420, check_quality
+from engines.codec.base import U8, Codec, Pack, Picture, Planes420, check_quality
 from engines.codec.entropy import FrameReader, FrameWriter
 from engines.codec.graphs import Graphs, channel_index
 from engines.codec.model import ModelFile
@@ -41,7 +41,7 @@ class RtState:
     """(h/16, w/16) that was added to the quality of each block of the last frame."""
 
 
-class RtRuntime:
+class RtRuntime(Codec[RtState]):
     """One exported `rt` model on one device; see base.Codec."""
 
     def __init__(
@@ -80,14 +80,14 @@ class RtRuntime:
             for kind in ("intra", "inter")
         }
 
-    def compress(
+    def analyse(
         self,
         frame: Planes420,
         state: RtState | None,
         *,
         quality: int,
         emphasis: NDArray[np.int8] | None = None,
-    ) -> tuple[bytes, RtState]:
+    ) -> tuple[Pack, RtState]:
         """Code one picture. See base.Codec."""
         check_quality(quality, self.qualities)
         kind, memory, position = self._begin(state)
@@ -101,12 +101,16 @@ class RtRuntime:
             inputs["memory"] = memory
         out = self._graphs.run(f"encode_{kind}", inputs)
         z, q = (np.rint(out[name][0]).astype(np.int32) for name in ("z", "q"))
-        writer = FrameWriter()
         change = added if state is None else added - state.emphasis
-        writer.write(change, np.zeros(change.shape, np.uint8), self._y_tables)
-        writer.write(z, channel_index(z.shape), self._z_tables[kind])
-        writer.write(q, self._index(kind, z, state, qualities), self._y_tables)
-        return writer.finish(), _next_state(out, q, kind, position, added)
+
+        def pack() -> bytes:
+            writer = FrameWriter()
+            writer.write(change, np.zeros(change.shape, np.uint8), self._y_tables)
+            writer.write(z, channel_index(z.shape), self._z_tables[kind])
+            writer.write(q, self._index(kind, z, state, qualities), self._y_tables)
+            return writer.finish()
+
+        return pack, _next_state(out, q, kind, position, added)
 
     def decompress(
         self, payload: bytes, state: RtState | None, *, width: int, height: int, quality: int

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import zlib
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from codec_tiny import moving_pictures
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engines.codec.base import Picture
+from engines.codec.base import Codec, Picture
 from engines.codec.errors import BitstreamError
 from engines.codec.player import Player, Recorder
 from engines.codec.reader import LvcReader
@@ -26,18 +25,17 @@ from engines.errors import EngineMismatch
 WIDTH, HEIGHT, PERIOD = 18, 10, 5
 
 
-@dataclass
-class DifferenceCodec:
+class DifferenceCodec(Codec):
     """Lossless: planes minus those of the frame before, so that a lost frame would show."""
 
-    name: str = "difference"
-    model_hash: bytes = bytes(32)
-    qualities: int = 64
-    refresh_period: int = 0
+    def __init__(self, name="difference", model_hash=bytes(32), refresh_period=0):
+        self.name, self.model_hash, self.refresh_period = name, model_hash, refresh_period
+        self.qualities = 64
 
-    def compress(self, frame, state, *, quality, emphasis=None):
+    def analyse(self, frame, state, *, quality, emphasis=None):
         flat = np.concatenate([p.ravel() for p in (frame.y, frame.u, frame.v)])
-        return zlib.compress((flat - (0 if state is None else state)).tobytes()), flat
+        change = (flat - (0 if state is None else state)).tobytes()
+        return lambda: zlib.compress(change), flat
 
     def decompress(self, payload, state, *, width, height, quality):
         try:
@@ -64,7 +62,8 @@ def write(path: Path, count: int = 12, *, close: bool = True) -> list[Picture]:
             picture, pts=3600 * i - 7200, capture_ns=1_700_000_000 * 10**9 + i * 40_000_003
         )
         if i == 6:
-            writer.write_metadata(b'{"event": "gate"}')
+            recorder.add_metadata(b'{"event": "gate"}')
+    recorder.close()
     if close:
         writer.close()
     else:

@@ -87,8 +87,10 @@ def test_a_file_of_either_engine_plays_on_the_other(tmp_path):
     writes, reads = (DvcRuntime(model(), device=f"{d}:cpu") for d in ("onnxruntime", "openvino"))
     header = Header("dvc-tiny", writes.model_hash, WIDTH, HEIGHT, Fraction(1, 25), 3, 0)
     pictures = moving_pictures(5, WIDTH, HEIGHT)
-    with LvcWriter(tmp_path / "a.lvc", header) as writer:
-        recorder = Recorder(writes, writer, quality=0)
+    with (
+        LvcWriter(tmp_path / "a.lvc", header) as writer,
+        Recorder(writes, writer, quality=0) as recorder,
+    ):
         for i, picture in enumerate(pictures):
             recorder.add(picture, pts=i, capture_ns=i)
     played = []

@@ -136,13 +136,15 @@ def test_an_independent_reader_finds_every_symbol_of_a_file(tmp_path):
     codec = runtime()
     header = Header("rt-tiny", codec.model_hash, WIDTH, HEIGHT, Fraction(1, 25), 3, 4)
     qualities = []
-    with LvcWriter(tmp_path / "a.lvc", header) as writer:
-        recorder = Recorder(codec, writer, quality=11)
+    with (
+        LvcWriter(tmp_path / "a.lvc", header) as writer,
+        Recorder(codec, writer, quality=11) as recorder,
+    ):
         for i, picture in enumerate(moving_pictures(4, WIDTH, HEIGHT)):
             corner = np.zeros((5, 7), np.int8)
             corner[: i + 1, :2] = 9 - 5 * i
             recorder.add(picture, pts=3 * i + 1, capture_ns=10**18 + 7 * i, emphasis=corner)
-        writer.write_metadata(b"{}")
+        recorder.add_metadata(b"{}")
     found, frames, metadata = read_file(tmp_path / "a.lvc", tiny_model())
     assert found["codec"] == "rt-tiny"
     assert found["model"] == codec.model_hash
@@ -179,8 +181,10 @@ def test_an_independent_reader_finds_every_symbol_of_a_file(tmp_path):
 def test_a_file_plays_from_any_intra_frame(tmp_path):
     codec = runtime(refresh=2)
     header = Header("rt-tiny", codec.model_hash, WIDTH, HEIGHT, Fraction(1, 25), 4, 2)
-    with LvcWriter(tmp_path / "a.lvc", header) as writer:
-        recorder = Recorder(codec, writer, quality=30)
+    with (
+        LvcWriter(tmp_path / "a.lvc", header) as writer,
+        Recorder(codec, writer, quality=30) as recorder,
+    ):
         for i, picture in enumerate(moving_pictures(7, WIDTH, HEIGHT)):
             recorder.add(picture, pts=i, capture_ns=0)
     with LvcReader(tmp_path / "a.lvc") as reader:
