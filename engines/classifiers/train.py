@@ -109,7 +109,8 @@ def train(crops: Crops, config: Config, options: Options) -> CheckNet:
     average.requires_grad_(requires_grad=False)
     optimiser = torch.optim.AdamW(net.parameters(), options.lr, weight_decay=options.weight_decay)
     start_s, step, recent = time.process_time(), 0, 0.0
-    while (done := (time.process_time() - start_s) / (60 * options.minutes)) < 1:
+    while (spent_s := time.process_time() - start_s) < 60 * options.minutes:
+        done = spent_s / (60 * options.minutes)
         rate = min(done / _WARM_UP, 1) * (1 + math.cos(math.pi * done)) / 2
         for group in optimiser.param_groups:
             group["lr"] = options.lr * max(rate, 0.01)

@@ -89,7 +89,7 @@ class Infer(Stage):
         self._flying = 0
         self._detector: runtime.Detector | None = None
         self._turns: Turns[_Order]
-        self._refinement: Refinement[_Order]
+        self._refinement: Refinement[_Order] = Refinement([], most=1, wake=self.wake)
 
     def on_open(self) -> None:
         """Load the networks and run each once."""
