@@ -62,7 +62,7 @@ def build(
     *,
     device: str = "cuda:0",
     precision: str | None = None,
-    batches: Sequence[int] = (1,),
+    batches: Sequence[int] | None = None,
     workspace_mb: int | None = None,
     version_compatible: bool = False,
     progress: Progress | None = None,
@@ -75,7 +75,9 @@ def build(
         device: "cuda" or "cuda:<index>".
         precision: one of PRECISIONS; None takes the graph's own. fp16 and bf16 rewrite the graph
             (needs the onnx package); int8 needs a graph with Q/DQ nodes.
-        batches: batch sizes that the engine is tuned for; every size up to the largest runs.
+        batches: sizes that the engine is tuned for. Of several, every size up to the largest
+            runs; a single one runs alone, and faster. None is 1, 8 and 32, or the graph's own.
+            load_engine looks for None where its batch is None, and else for the single size.
         workspace_mb: GPU memory that a layer may use for scratch; None is all that is free.
         version_compatible: let later releases of the same major version run it, a little slower.
         progress: hears of phases and their progress.
@@ -107,18 +109,13 @@ def compile_engine(
     *,
     device: str = "cuda:0",
     precision: str | None = None,
-    batches: Sequence[int] = (1,),
-    only: bool = False,
+    batches: Sequence[int] | None = None,
     workspace_mb: int | None = None,
     version_compatible: bool = False,
     progress: Progress | None = None,
     cache: EngineCache | None = None,
 ) -> Compiled:
-    """Give the engine itself; see build.
-
-    Args:
-        only: serve the sizes in `batches` and none between them; then shapes are fixed.
-    """
+    """Give the engine itself; see build."""
     index = device_index(device)
     path = Path(onnx_path)
     where = f"tensorrt {device}: {path.name}"
@@ -128,7 +125,7 @@ def compile_engine(
     model = path.read_bytes()
     facts = read_graph(model, str(path))
     wanted = resolve_precision(precision, facts, str(path))
-    profiles = make_profiles(facts.inputs, batches, str(path), only=only)
+    profiles = make_profiles(facts.inputs, batches, str(path))
     release, gpu = _machine(index, where)
     check_graph(facts, release, str(path))
     if wanted in ("fp16", "bf16") and facts.precision == "fp32":

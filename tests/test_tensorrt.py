@@ -20,7 +20,14 @@ from engines.onnxgraph import GraphFacts, read_graph
 from engines.precision import lower
 from engines.tensorrt.checks import check_graph
 from engines.tensorrt.operators import DATA_DEPENDENT, documented
-from engines.tensorrt.profiles import Profile, choose, make_profiles, shape_of, shapes_text
+from engines.tensorrt.profiles import (
+    FREE_BATCHES,
+    Profile,
+    choose,
+    make_profiles,
+    shape_of,
+    shapes_text,
+)
 from engines.tensorrt.progress import Tally
 from engines.tensorrt.release import Release
 from engines.zoo import SHIPPED, find_model
@@ -373,31 +380,36 @@ def test_profiles_cover_every_size_up_to_the_largest() -> None:
         choose(profiles, 33, "net.onnx")
 
 
-def test_sizes_alone_have_fixed_shapes() -> None:
-    profiles = make_profiles([IMAGE], (4, 16), "net.onnx", only=True)
-    assert profiles == (Profile(4, 4), Profile(16, 16))
-    with pytest.raises(EngineMismatch, match="batch must be 4, 16, got 5"):
+def test_a_size_alone_has_fixed_shapes() -> None:
+    profiles = make_profiles([IMAGE], (4,), "net.onnx")
+    assert profiles == (Profile(4, 4),)
+    with pytest.raises(EngineMismatch, match="batch must be 4, got 5"):
         choose(profiles, 5, "net.onnx")
 
 
 def test_a_graph_of_one_batch_size() -> None:
     fixed = TensorSpec("x", (2, 3, 8, 8), np.dtype("float32"))
-    assert make_profiles([fixed], (1,), "net.onnx") == (Profile(2, 2),)
-    with pytest.raises(ModelError, match=r"batch must be 2, as the graph says, got \[1, 8\]"):
-        make_profiles([fixed], (1, 8), "net.onnx")
+    assert make_profiles([fixed], None, "net.onnx") == (Profile(2, 2),)
+    for batches in ((1,), (1, 8)):
+        with pytest.raises(ModelError, match=r"batch must be 2, as the graph says, got \[1"):
+            make_profiles([fixed], batches, "net.onnx")
+    assert make_profiles([fixed], (2,), "net.onnx") == (Profile(2, 2),)
     with pytest.raises(ValueError, match=r"must be at least 1, got \[0, 4\]"):
         make_profiles([IMAGE], (4, 0), "net.onnx")
+
+
+def test_nothing_said_of_batches() -> None:
+    assert make_profiles([IMAGE], None, "n") == make_profiles([IMAGE], FREE_BATCHES, "n")
 
 
 def test_keys_tell_shapes_and_profiles_apart() -> None:
     wider = TensorSpec("x", (None, 3, 8, 9), np.dtype("float32"))
     texts = {
-        shapes_text([spec], make_profiles([spec], batches, "n", only=only))
+        shapes_text([spec], make_profiles([spec], batches, "n"))
         for spec in (IMAGE, wider)
-        for batches in ((1, 8), (1, 9))
-        for only in (False, True)
+        for batches in ((1, 8), (1, 9), (8,))
     }
-    assert len(texts) == 8
+    assert len(texts) == 6
 
 
 # ------------------------------------------------------------------------------- progress

@@ -18,6 +18,7 @@ from engines.build import Progress, compile_engine
 from engines.cache import EngineCache
 from engines.errors import EngineError, EngineFailed, EngineMismatch, ModelError
 from engines.onnxfile import read_metadata
+from engines.onnxgraph import read_graph
 from engines.tensorrt.cuda import Device
 from engines.tensorrt.lane import Lane, Tensor
 from engines.tensorrt.library import LOG, RELEASE
@@ -33,9 +34,6 @@ _DTYPES = {
     "UINT8": "uint8",
 }
 """By the names of trt.DataType; the library's own nptype breaks on some releases of numpy."""
-
-_FREE_BATCHES = (1, 8, 32)
-"""What an engine is built for when the batch is left free."""
 
 
 class TensorRtEngine:
@@ -65,8 +63,9 @@ class TensorRtEngine:
             streams: requests that run side by side; the depth of `start`.
             threads: has no meaning here.
             precision: as for engines.build.build; "auto" is fp16, or the graph's own if lower.
-            batch: the only batch size that will be asked for; its work is replayed as a graph.
-            batches: sizes to tune for where any size up to the largest may be asked for.
+            batch: the only length of a free first axis that will be asked for; then its work is
+                replayed as a graph.
+            batches: as for engines.build.build, where there are several.
             workspace_mb, version_compatible: as for engines.build.build.
             graphs: replay the work of fixed shapes as CUDA graphs.
             progress: hears of a build.
@@ -84,8 +83,7 @@ class TensorRtEngine:
             path,
             device=device,
             precision=precision,
-            batches=(batch,) if batch is not None else batches or _FREE_BATCHES,
-            only=batch is not None,
+            batches=batches if batch is None or not _free(path) else (batch,),
             workspace_mb=workspace_mb,
             version_compatible=version_compatible,
             progress=progress,
@@ -168,6 +166,12 @@ class TensorRtEngine:
         for lane in lanes:
             lane.close()
             self._lanes.put(lane)  # for those who come late, to be told so
+
+
+def _free(path: str | Path) -> bool:
+    """True if a network takes any number of examples."""
+    facts = read_graph(Path(path).read_bytes(), str(path))
+    return any(spec.shape[:1] == (None,) for spec in facts.inputs)
 
 
 def _tensors(

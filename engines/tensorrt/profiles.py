@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from engines.base import TensorSpec
 from engines.errors import EngineMismatch, ModelError
 
+FREE_BATCHES = (1, 8, 32)
+"""What an engine is tuned for where nothing is said of batch sizes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Profile:
@@ -28,34 +31,34 @@ class Profile:
 
 
 def make_profiles(
-    inputs: Sequence[TensorSpec], batches: Iterable[int], where: str, *, only: bool = False
+    inputs: Sequence[TensorSpec], batches: Iterable[int] | None, where: str
 ) -> tuple[Profile, ...]:
     """Cut the batch sizes 1 to the largest into profiles.
 
     Args:
         inputs: of the network; its first axes are free, or have one length.
-        batches: sizes to tune for.
+        batches: sizes to tune for; a single one is the only one that is served. None is the
+            graph's own, or FREE_BATCHES.
         where: name of the network, for errors.
-        only: serve these sizes and none between them.
 
     Raises:
         ModelError: the network's batch size is fixed to another one.
         ValueError: a size is below 1, or there is none.
     """
-    sizes = sorted(set(batches))
+    lengths = {spec.shape[0] for spec in inputs}
+    length = None if None in lengths else max(n for n in lengths if n is not None)
+    sizes = sorted(set(batches if batches is not None else [length] if length else FREE_BATCHES))
     if not sizes or sizes[0] < 1:
         raise ValueError(f"batch sizes must be at least 1, got {sizes}")
-    lengths = {spec.shape[0] for spec in inputs}
-    if None not in lengths:
-        length = max(n for n in lengths if n is not None)
-        if sizes not in ([1], [length]):
+    if length is not None:
+        if sizes != [length]:
             raise ModelError(
                 f"{where}: batch must be {length}, as the graph says, got {sizes}; build it for "
                 f"{length}, or export the network with a free batch axis"
             )
         return (Profile(length, length),)
-    if only:
-        return tuple(Profile(size, size) for size in sizes)
+    if len(sizes) == 1:
+        return (Profile(sizes[0], sizes[0]),)
     starts = [1, *(size + 1 for size in sizes)]
     return tuple(Profile(*pair) for pair in zip(starts, sizes, strict=False))
 
