@@ -115,10 +115,14 @@ class DetectorConfig(Strict, frozen=True):
     then: tuple[ClassifierConfig, ...] = ()
     """Second-stage networks that look at the boxes, one after the other."""
 
+    @property
+    def on_cpu(self) -> bool:
+        """True if the networks run on the processor."""
+        return self.device.lower().rpartition(":")[2] in ("auto", "cpu")
+
     def frames_a_call(self, cameras: int) -> int:
         """Frames in one call at the most, where there are so many cameras."""
-        on_cpu = self.device.lower().rpartition(":")[2] in ("auto", "cpu")
-        return self.batch or (1 if on_cpu else min(cameras, 16))
+        return self.batch or (1 if self.on_cpu else min(cameras, 16))
 
 
 class TrackerConfig(Strict, frozen=True):

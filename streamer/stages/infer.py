@@ -21,7 +21,7 @@ from engines.detectors import runtime
 from engines.errors import EngineError
 from streamer.errors import StaleFrame
 from streamer.frames import PoolReader
-from streamer.inference.load import load_detector, load_steps, wants_motion
+from streamer.inference.load import CROPS_A_CALL, load_detector, load_steps, wants_motion
 from streamer.inference.motion import CameraMotion, small_luma
 from streamer.inference.refine import Found, Refinement
 from streamer.inference.turns import Turns
@@ -32,7 +32,6 @@ from streamer.stage import Stage, StageStart
 
 log = logging.getLogger(__name__)
 
-CROPS_A_CALL = 16
 _NEUTRAL = (np.full((2, 2), 16, np.uint8), *2 * (np.full((1, 1), 128, np.uint8),))
 """A picture of nothing, which fills a batch of fixed length."""
 
@@ -94,11 +93,10 @@ class Infer(Stage):
     def on_open(self) -> None:
         """Load the networks and run each once."""
         settings, cameras = self._settings, self.config.cameras
-        self._detector, most = load_detector(
-            settings, cameras=len(cameras), fixed=not all(self.start.live.values())
-        )
+        fixed = not all(self.start.live.values())
+        self._detector, most = load_detector(settings, cameras=len(cameras), fixed=fixed)
         self._turns = Turns(cameras, most=most, collect_s=settings.collect_ms / 1e3)
-        steps = load_steps(self.config, self._detector.classes)
+        steps = load_steps(self.config, self._detector.classes, fixed=fixed)
         self._refinement = Refinement(steps, most=CROPS_A_CALL, wake=self.wake)
         engine = self._detector.engine
         log.info(
@@ -151,7 +149,9 @@ class Infer(Stage):
         return self.stopping or all(camera.ended for camera in self._cameras.values())
 
     def on_close(self) -> None:
-        """Let go of the engines."""
+        """Say how full the calls were, and let go of the engines."""
+        calls = sum(count for name, count in self.counters.items() if name.startswith("calls."))
+        log.info("%d frames in %d calls", self.counters["frames"], calls)
         if self._detector is not None:
             self._detector.close()
             self._refinement.close()
