@@ -22,7 +22,7 @@ COMMANDS = {
     "demo": "run on a rendered street: no camera, no network, no file needed",
     "check": "check a configuration and say what it would use; runs nothing",
     "probe": "say what a source is: codec, size, rate, key frames, clock",
-    "events": "print the events of a running pipeline",
+    "events": "print the events of this host's log, or of a running pipeline",
     "schema": "print the JSON schema of all events",
     "doctor": "say what this machine has and lacks",
 }

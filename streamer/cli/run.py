@@ -47,6 +47,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--events", metavar="FILE", help="events as JSON lines, appended")
     where.add_argument("--publish", metavar="ADDR", help="events on a ZeroMQ PUB socket")
     where.add_argument(
+        "--log",
+        metavar="FILE",
+        help="durable log of events, or off; default one for this host where a camera is live",
+    )
+    where.add_argument(
         "--codec", choices=("h264", "hevc", "av1"), help="of the video; default h264"
     )
     what = parser.add_argument_group("what to do")
@@ -158,6 +163,7 @@ def _override(config: Config, options: argparse.Namespace) -> Config:
             config.events,
             file=options.events or config.events.file,
             publish=options.publish or config.events.publish,
+            log=options.log or config.events.log,
         ),
         duration_s=options.duration or config.duration_s,
     )

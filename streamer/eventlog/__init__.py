@@ -2,8 +2,17 @@
 
 from streamer.eventlog.cursors import Cursor, cursors
 from streamer.eventlog.log import EventLog
-from streamer.eventlog.place import log_path
+from streamer.eventlog.place import default_path, log_path
 from streamer.eventlog.reader import LogReader
 from streamer.eventlog.rows import Entry, Row
 
-__all__ = ["Cursor", "Entry", "EventLog", "LogReader", "Row", "cursors", "log_path"]
+__all__ = [
+    "Cursor",
+    "Entry",
+    "EventLog",
+    "LogReader",
+    "Row",
+    "cursors",
+    "default_path",
+    "log_path",
+]

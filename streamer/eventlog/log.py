@@ -62,7 +62,11 @@ class EventLog:
         self._told_lost: dict[str, int] = {}
         self.recovered: Salvage | None = None
         self._lock = lock(path)
-        self._connection = self._open_or_begin_anew()
+        try:
+            self._connection = self._open_or_begin_anew()
+        except ConfigError:
+            self._lock.close()
+            raise
         self.reader = LogReader(path)
         """For the thread that writes; others make their own."""
         self._last = self._last_rowid()
@@ -86,7 +90,7 @@ class EventLog:
                 raise self._failed(error) from error
             self._connection.close()
             self._connection = self._begin_anew(str(error))
-            self._last = self._last_rowid()
+            self._last = max(self._last, self._last_rowid())
             try:
                 self._write(entries)
             except sqlite3.DatabaseError as again:
