@@ -17,6 +17,8 @@ from engines.base import Array
 from engines.errors import EngineMismatch, ModelError
 
 U8 = NDArray[np.uint8]
+Layout = Literal["planes", "bgr"]
+Matrix = Literal["bt601", "bt709"]
 
 METADATA_KEY = "feed"
 PLANES = ("y", "u", "v")
@@ -30,7 +32,7 @@ class Feed:
     width: int
     """Of the frames, as all up to matrix."""
     height: int
-    layout: Literal["planes", "bgr"]
+    layout: Layout
     """planes: y, u and v of 4:2:0, each (N, rows, columns); bgr: (N, rows, columns, 3); uint8."""
     net_width: int
     """Of the network's picture, as all below."""
@@ -44,7 +46,7 @@ class Feed:
     """... and this is added."""
     padding: tuple[int, int, int] = (114, 114, 114)
     """Values 0..255 of each channel in the padding."""
-    matrix: Literal["bt601", "bt709"] = "bt601"
+    matrix: Matrix = "bt601"
     """Of limited-range YUV."""
 
     def __post_init__(self) -> None:

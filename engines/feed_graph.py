@@ -13,13 +13,40 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from engines.detectors.signature import Signature
 from engines.errors import ModelError
-from engines.feed import METADATA_KEY, PICTURE, PLANES, Feed
+from engines.feed import METADATA_KEY, PICTURE, PLANES, Feed, Layout, Matrix
 
 F64 = NDArray[np.float64]
 
 _PREFIX = "feed"
 _OLDEST_OPSET = 11  # Resize and Pad take what they need as inputs since
+
+
+def feed_for(
+    signature: Signature,
+    width: int,
+    height: int,
+    *,
+    layout: Layout = "planes",
+    matrix: Matrix = "bt601",
+) -> Feed:
+    """Say what a detector needs of frames of width x height pixels; as fill_input makes it."""
+    scale, mean, std = (np.array(n) for n in (signature.scale, signature.mean, signature.std))
+    padding = signature.padding
+    return Feed(
+        width=width,
+        height=height,
+        layout=layout,
+        net_width=signature.width,
+        net_height=signature.height,
+        colour=signature.colour,
+        letterbox=signature.letterbox,
+        scale=_triple(scale / std),
+        offset=_triple(-mean / std),
+        padding=(padding[0], 128, 128) if signature.colour == "yuv" else padding,
+        matrix=matrix,
+    )
 
 
 def add_feed(model: bytes, feed: Feed, where: str) -> bytes:
@@ -63,6 +90,11 @@ def add_feed(model: bytes, feed: Feed, where: str) -> bytes:
     helper.set_model_props(proto, properties | {METADATA_KEY: feed.to_metadata()})
     onnx.checker.check_model(proto, full_check=True)
     return bytes(proto.SerializeToString())
+
+
+def _triple(values: F64) -> tuple[float, float, float]:
+    first, second, third = (float(n) for n in values)
+    return first, second, third
 
 
 def _image_input(graph: onnx.GraphProto, feed: Feed, where: str) -> onnx.ValueInfoProto:

@@ -15,7 +15,7 @@ from engines.tensorrt.release import Release
 _log = logging.getLogger(__name__)
 
 RELEASE = Release.parse(trt.__version__)
-_KEPT_ERRORS = 4
+_KEPT = 4
 
 
 class Log(trt.ILogger):  # type: ignore[misc]
@@ -23,24 +23,27 @@ class Log(trt.ILogger):  # type: ignore[misc]
 
     def __init__(self) -> None:
         trt.ILogger.__init__(self)
-        self._errors: deque[str] = deque(maxlen=_KEPT_ERRORS)
+        self._errors: deque[str] = deque(maxlen=_KEPT)
+        self._warnings: deque[str] = deque(maxlen=_KEPT)
 
     def log(self, severity: trt.ILogger.Severity, text: str) -> None:
         """Called by the library, on any thread."""
-        level = {
-            trt.ILogger.Severity.INTERNAL_ERROR: logging.ERROR,
-            trt.ILogger.Severity.ERROR: logging.ERROR,
-            trt.ILogger.Severity.WARNING: logging.INFO,  # advice to those who build, mostly
-        }.get(severity, logging.DEBUG)
-        if level == logging.ERROR:
+        kinds = trt.ILogger.Severity
+        if severity in (kinds.INTERNAL_ERROR, kinds.ERROR):
             self._errors.append(text.strip())
-        _log.log(min(level, logging.INFO), "tensorrt: %s", text)  # errors are raised, not logged
+        elif severity == kinds.WARNING:
+            self._warnings.append(text.strip())
+        else:
+            _log.debug("%s", text)
+            return
+        _log.info("%s", text)  # what is an error to the library may be none to us; ours are raised
 
     def take_errors(self) -> str:
-        """What went wrong since the last call."""
-        errors = list(self._errors)
+        """What went wrong since the last call; some releases only warn of it."""
+        said = list(self._errors) or list(self._warnings)
         self._errors.clear()
-        return " / ".join(errors) or "the library gave no reason"
+        self._warnings.clear()
+        return " / ".join(said) or "the library gave no reason"
 
 
 LOG = Log()
