@@ -218,14 +218,12 @@ class Segmenter:
         Raises:
             ModelError: they are not, or the engines don't fit each other.
         """
-        middle = np.full_like(self._input, 128)
-        everything = np.ones(self.stages.signature.blocks, bool)
         try:
             self.stages.warm_up()
-            self.stages.run(middle, everything)
+            finite = self.stages.all_finite()
         except (EngineFailed, EngineMismatch) as error:
             raise ModelError(f"{folder}: the model can't be used: {error}") from error
-        if not np.isfinite(self.stages.logits).all():
+        if not finite:
             raise ModelError(
                 f"{folder}: weights must be numbers, got NaN or infinity in the scores; "
                 "export or download the model again"

@@ -66,6 +66,7 @@ class Stages:
         *,
         dense_share: float = 0.9,
         least: int = 0,
+        last: int = 3,
     ) -> None:
         """Get ready; nothing is run.
 
@@ -75,11 +76,13 @@ class Stages:
             rule: who travels on.
             dense_share: share of all blocks from which on the map is run whole; above 1 is never.
             least: if no more blocks than this are left, they leave too: the whole frame exits.
+            last: number of stages to use; 1 is the cheapest and the worst.
         """
         self.engines = tuple(engines)
         self.signature = signature
         self.rule = rule
         self.least = least
+        self.last = last
         rows, columns = signature.blocks
         cells = signature.cells
         self._dense_from = dense_share * rows * columns
@@ -107,7 +110,7 @@ class Stages:
         self.stage_of[wanted] = 1
         going = wanted & self._going(outputs["confidence"][0], cells // 2, "stage 1")
         beyond = np.count_nonzero(going)
-        for number in (2, 3):
+        for number in range(2, self.last + 1):
             left = np.count_nonzero(going)
             if left <= self.least:
                 break
@@ -125,6 +128,25 @@ class Stages:
             for bucket in self._buckets:
                 engine.infer({"blocks": np.zeros((bucket, edge, edge, channels), np.float32)})
             engine.infer({"blocks": np.zeros((1, rows, columns, channels), np.float32)})
+
+    def all_finite(self) -> bool:
+        """Run each stage once, on all of a grey picture; False if any score is no number.
+
+        Raises:
+            EngineFailed: as for run.
+        """
+        rows, columns = self.signature.blocks
+        grey = np.full((3, self.signature.height, self.signature.width), 128, np.uint8)
+        kept = self.rule, self.last
+        finite = True
+        try:
+            self.rule = Rule(1.0, 0.0)
+            for self.last in (1, 2, 3):
+                self.run(grey, np.ones((rows, columns), bool))
+                finite &= bool(np.isfinite(self.logits).all())
+        finally:
+            self.rule, self.last = kept
+        return finite
 
     def close(self) -> None:
         """Let go of the engines."""

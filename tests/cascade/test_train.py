@@ -1,0 +1,173 @@
+"""Packs, examples, training, export and evaluation, from labelled pictures to the last line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cascade_tiny
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from engines.cascade import evaluate, export, pack, train
+from engines.cascade.examples import IGNORE, Packs, shares
+from engines.cascade.metrics import Scores, border_score
+from engines.cascade.model import Outputs
+
+TINY = ["--size", "96x64", "--batch", "2"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    cascade_tiny.write_split(folder, "train")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def packed(data: Path) -> Path:
+    pack.main([str(data / "pack"), str(data), "--size", "96x64"])
+    return data / "pack"
+
+
+@pytest.fixture(scope="module")
+def run(packed: Path) -> Path:
+    folder = packed.parent / "run"
+    train.main([str(folder), str(packed), "--minutes", "0.04", *TINY, "--cascade-share", "0.3"])
+    return folder
+
+
+def test_a_pack_holds_planes_and_labels(packed: Path) -> None:
+    pictures, labels = np.load(packed / "pictures.npy"), np.load(packed / "labels.npy")
+    assert pictures.shape == (4, 64, 96, 3)
+    assert set(np.unique(labels)) == {0, 3, IGNORE}
+    luma = pictures[..., 0]
+    assert luma[labels == 0].mean() > luma[labels == 3].mean() + 50
+
+
+def test_examples_keep_pictures_and_labels_together(packed: Path) -> None:
+    packs, random = Packs([packed], 11), np.random.default_rng(0)
+    for _ in range(6):
+        example = packs.draw(random, (64, 48))
+        assert example.picture.shape == (3, 48, 64)
+        assert example.target.shape == (11, 12, 16)
+        assert example.target.sum(axis=0).max() <= 1.0001
+        luma = cv2.resize(example.picture[0], (16, 12), interpolation=cv2.INTER_AREA)
+        sky, road = example.target[0] > 0.99, example.target[3] > 0.99
+        if sky.any() and road.any():
+            assert luma[sky].mean() > luma[road].mean() + 30
+
+
+def test_shares_of_a_cell() -> None:
+    labels = np.full((4, 8), 3, np.uint8)
+    labels[:2, :4] = 0
+    labels[:, 4:] = IGNORE
+    target = shares(labels, 11)
+    assert target[0, 0, 0] == target[3, 0, 0] == 0.5
+    assert not target[:, 0, 1].any()
+
+
+def test_rare_classes_weigh_more_and_the_mean_is_one() -> None:
+    part = torch.tensor([0.7, 0.29, 0.01])
+    weights = train.class_weights(part)
+    assert weights[2] > weights[1] > weights[0]
+    assert float((weights * part).sum()) == pytest.approx(1)
+
+
+def test_a_stage_is_only_taught_where_it_ran() -> None:
+    target = torch.zeros(1, 2, 8, 8)
+    target[:, 0] = 1
+    wrong = torch.zeros(1, 2, 8, 8)
+    wrong[:, 1, :, 4:] = 9  # the right half is wrong
+    left = torch.zeros(1, 1, 2, 2, dtype=torch.bool)
+    left[..., 0] = True
+    weights = torch.ones(2)
+    everywhere = train.stage_losses(Outputs((wrong, wrong, wrong), (None, None)), target, weights)
+    masked = train.stage_losses(Outputs((wrong, wrong, wrong), (left, ~left)), target, weights)
+    assert everywhere[1] == pytest.approx(float(everywhere[0]))
+    assert float(masked[1]) == pytest.approx(float(torch.log(torch.tensor(2.0))))
+    assert masked[2] > 8
+    nothing = train.stage_losses(
+        Outputs((wrong, wrong, wrong), (left & ~left, left)), target, weights
+    )
+    assert nothing[1] == 0
+
+
+def test_training_learns_saves_and_goes_on(run: Path, packed: Path) -> None:
+    state = torch.load(run / "checkpoint.pt", weights_only=True)
+    assert state["step"] > 0
+    net = train.load_average(run)
+    assert all(torch.isfinite(p).all() for p in net.parameters())
+    train.main([str(run), str(packed), "--minutes", "0.05", *TINY])
+    later = torch.load(run / "checkpoint.pt", weights_only=True)
+    assert later["step"] > state["step"]
+    assert later["spent_s"] > state["spent_s"]
+
+
+def test_what_is_no_run_and_no_pack_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="checkpoint must be there, got no file; train first"):
+        train.load_average(tmp_path)
+    with pytest.raises(SystemExit, match="folder must be a pack"):
+        Packs([tmp_path], 11)
+
+
+def test_labels_of_other_classes_are_refused(packed: Path) -> None:
+    with pytest.raises(SystemExit, match=r"labels must be below 2 or 255, got \[3\]"):
+        Packs([packed], 2)
+
+
+def test_pictures_that_do_not_fit_their_labels_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="folder must hold pictures, got none"):
+        list(pack.labelled_pictures(tmp_path, "val"))
+    cascade_tiny.write_split(tmp_path, "val", 1)
+    label = tmp_path / "val" / "labels" / "0.png"
+    cv2.imwrite(str(label), np.zeros((5, 5), np.uint8))
+    with pytest.raises(SystemExit, match=r"0\.png: labels must be one channel of \(64, 96\)"):
+        list(pack.labelled_pictures(tmp_path, "val"))
+    label.unlink()
+    with pytest.raises(SystemExit, match=r"0\.png: file must be a picture, got none"):
+        list(pack.labelled_pictures(tmp_path, "val"))
+
+
+def test_a_run_is_exported_and_evaluated(
+    run: Path, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    export.main([str(run), str(tmp_path), "--size", "96x64", "--rho", "0.3", "--share", "0.5"])
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 6_000_000
+    evaluate.main(
+        ["--data", str(data), "--split", "train", "--model", str(tmp_path), "--rho", "0.5"]
+    )
+    result = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert result["pictures"] == 4
+    assert (result["rho"], result["share"]) == (0.3, 0.5)
+    assert sum(result["decided"]) == pytest.approx(1, abs=1e-3)
+    assert [row["rho"] for row in result["table"]] == [1.0, 0.5]
+    assert result["table"][0]["decided"] == [0, 0, 1]
+    assert 0 <= result["miou"] <= 1
+    assert result["ms"] > 0
+    assert len(result["per_class"]) == 11
+
+
+def test_scores_by_hand() -> None:
+    truth = np.zeros((10, 10), np.uint8)
+    truth[:, 5:] = 1
+    truth[0] = 11
+    labels = np.zeros((10, 10), np.uint8)
+    labels[:, 6:] = 1
+    scores = Scores(2)
+    scores.add(labels, truth)
+    assert scores.per_class() == pytest.approx([45 / 54, 36 / 45])
+    assert scores.miou() == pytest.approx((45 / 54 + 36 / 45) / 2)
+    assert scores.border_f() == 1, "one pixel off is within the tolerance"
+    with pytest.raises(ValueError, match=r"labels must be \(10, 10\) as the truth"):
+        scores.add(labels[:5], truth)
+
+
+def test_borders_far_off_score_nothing() -> None:
+    near, far = np.zeros((40, 40), bool), np.zeros((40, 40), bool)
+    near[:, 5:], far[:, 30:] = True, True
+    assert border_score(far, near) < 0.2
+    assert border_score(near, near) == 1
+    assert border_score(np.zeros((40, 40), bool), near) == 0
