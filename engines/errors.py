@@ -19,3 +19,7 @@ class EngineUnavailable(EngineError, RuntimeError):
 
 class EngineFailed(EngineError, RuntimeError):
     """The engine broke while it ran; it must not be used again."""
+
+
+class DownloadFailed(EngineError, OSError):
+    """A file could not be fetched or was not the one that its hash names; nothing was replaced."""
