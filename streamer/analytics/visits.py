@@ -36,7 +36,7 @@ class VisitRules:
         self._stopped_s = limits("stopped_s") - SLACK_S
         self._speed_kmh = limits("speed_over_kmh")
         self._settle_s = limits("settle_s") - SLACK_S
-        way = np.array([zone.direction or (0.0, 0.0) for zone in zones])
+        way = np.array([zone.direction or (0.0, 0.0) for zone in zones]).reshape(-1, 2)
         length = np.hypot(way[:, 0], way[:, 1])
         self._way = way / np.where(length > 0, length, 1.0)[:, None]
         self._vehicles = np.array([name in VEHICLES for name in class_names], np.bool_)
