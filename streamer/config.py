@@ -19,7 +19,7 @@ from streamer.sources.redact import redact
 from streamer.strict import Name, Relative, Seconds, Strict
 
 Regime = Literal["auto", "live", "offline"]
-Codec = Literal["h264", "hevc", "av1"]
+Codec = Literal["h264", "hevc", "av1", "learned"]
 
 
 class HideConfig(Strict, frozen=True):
@@ -197,10 +197,31 @@ class SegmenterConfig(Strict, frozen=True):
     """auto, cpu, or a device such as cuda:0."""
 
 
+class LearnedConfig(Strict, frozen=True):
+    """The learned codec; used where codec is learned."""
+
+    model: str = "rt-nano"
+    """Name of a shipped codec, or folder of an exported one."""
+    quality: Annotated[int, Meta(ge=0, le=63)] = 24
+    """Constant quality; higher is better."""
+    kbps: Annotated[float, Meta(gt=0)] | None = None
+    """Mean thousand bits a second, in place of constant quality."""
+    cap: bool = False
+    """Let kbps only lower the quality where pictures would need more."""
+    size: Annotated[str, Meta(pattern=r"^(auto|\d{2,5}x\d{2,5})$")] = "auto"
+    """WIDTHxHEIGHT of what is recorded. auto: as the source offline; live the largest that this
+    machine sustains beside the other stages."""
+    emphasis: Annotated[int, Meta(ge=0, le=40)] = 12
+    """By how much the quality is better where objects are; 0 for the same everywhere."""
+    device: str = "auto"
+    """auto, cpu, or a device such as cuda:0."""
+
+
 class EncodeConfig(Strict, frozen=True):
     """How frames are written."""
 
     codec: Codec = "h264"
+    learned: LearnedConfig = LearnedConfig()
     preset: str = ""
     """Of the encoder; empty for veryfast or its like."""
     crf: Annotated[int, Meta(ge=0, le=63)] | None = None

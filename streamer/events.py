@@ -96,6 +96,9 @@ class RecordingStarted(Event, frozen=True, kw_only=True, tag="recording.started"
 
     path: str
     codec: str
+    width: int
+    height: int
+    """Of the pictures in it; the learned codec may record smaller ones than the source's."""
 
 
 class RecordingSegment(Event, frozen=True, kw_only=True, tag="recording.segment"):

@@ -76,6 +76,13 @@ class Painter:
         if 0 in captions:
             overlay.caption(planes, captions[0], line=1, alert=True)
 
+    def objects_xyxy(self, info: FrameInfo) -> Boxes | None:
+        """(N, 4) px: where the tracked objects of this frame are; None where nobody knows."""
+        if self._tracks is None:
+            return None
+        age_s = float(info.pts_s - self._tracks.info.pts_s)
+        return _moved(self._tracks, self._boxes, age_s) if 0 <= age_s <= PREDICT_S else None
+
     def _paint_tracks(
         self,
         overlay: Overlay,

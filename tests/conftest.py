@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -39,3 +41,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         gpu = any(Path(node).exists() for node in ("/dev/nvidiactl", "/dev/nvhost-gpu"))
         if not (gpu and find_spec("tensorrt")):
             pytest.skip("needs an NVIDIA GPU and TensorRT")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 3 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        missing("no right to mount a small disk")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=False)

@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import re
 import signal
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import jsonschema
 import numpy as np
 import pytest
-from conftest import missing
 from pipeline import Run, assert_no_gaps, play, streamer
 
 SCENE = "synthetic:street?seed=4&size=320x240&fps=10&seconds=4"
@@ -142,17 +139,6 @@ def test_wrong_configurations_name_file_line_and_remedy(tmp_path):
     done = streamer("run", config)
     assert done.returncode == 2
     assert f"{config}:3: cameras.gate.sorce: unknown key; did you mean 'source'?" in done.stderr
-
-
-@pytest.fixture
-def small_disk(tmp_path) -> Iterator[Path]:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        missing("no right to mount a small disk")
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=False)
 
 
 @pytest.mark.parametrize("output", ["--out", "--record"])

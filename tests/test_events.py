@@ -41,7 +41,12 @@ NOTICES = [
                                  "codec": "h264"}, 1000),
     Notice("stream.down", "gate", {"reason": "auth", "message": "no", "retry_in_s": None}, 1000),
     Notice("stream.damaged", "gate", {"corrupt_frames": 3, "skipped_frames": 0}, 1000),
-    Notice("recording.started", "gate", {"path": "a.mp4", "codec": "h264"}, 1000),
+    Notice(
+        "recording.started",
+        "gate",
+        {"path": "a.mp4", "codec": "h264", "width": 1280, "height": 720},
+        1000,
+    ),
     Notice("recording.segment", "gate", {"path": "a.mp4", "start_utc": utc(0), "duration_s": 2.5,
                                          "frames": 50, "size_bytes": 9, "finished": True}, 1000),
     Notice("recording.ended", "gate", {"frames": 50}, 1000, 49, 1.96),

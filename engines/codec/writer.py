@@ -15,18 +15,29 @@ from engines.codec.varint import append_signed, append_varint
 class LvcWriter:
     """A .lvc file that grows by whole records; `close` appends the index."""
 
-    def __init__(self, path: str | Path, header: Header) -> None:
-        """Create the file; an existing one is replaced.
+    def __init__(self, path: str | Path, header: Header, *, overwrite: bool = True) -> None:
+        """Create the file.
+
+        Args:
+            path: of the file; its folder must exist.
+            header: what is true of the whole file.
+            overwrite: False refuses to replace an existing file.
 
         Raises:
             OSError: it can't be created.
         """
         self.header = header
-        self._file = Path(path).open("wb", buffering=0)  # noqa: SIM115 - closed by close
+        mode = "wb" if overwrite else "xb"
+        self._file = Path(path).open(mode, buffering=0)  # noqa: SIM115 - closed by close
         self._offset = 0
         self._before: Record | None = None
         self._intras: list[tuple[int, int]] = []
         self._append(header.to_bytes())
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes in the file."""
+        return self._offset
 
     def write_frame(
         self, payload: bytes, *, intra: bool, quality: int, pts: int, capture_ns: int

@@ -40,3 +40,19 @@ def find_model(name_or_path: str | Path) -> Path:
             "pull"
         )
     return path
+
+
+def find_codec(name_or_path: str | Path) -> Path:
+    """Return the folder of a shipped learned codec, or the path as it is.
+
+    Raises:
+        ModelError: it is neither.
+    """
+    shipped = Path(__file__).with_name("codec") / name_or_path
+    path = shipped if shipped.is_dir() else Path(name_or_path)
+    if not path.is_dir():
+        raise ModelError(
+            f"{name_or_path}: codec must be a shipped one or the folder of an exported model, got "
+            "neither; check the name, or make one with engines.codec.export"
+        )
+    return path

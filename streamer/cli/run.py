@@ -52,7 +52,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="durable log of events, or off; default one for this host where a camera is live",
     )
     where.add_argument(
-        "--codec", choices=("h264", "hevc", "av1"), help="of the video; default h264"
+        "--codec",
+        choices=("h264", "hevc", "av1", "learned"),
+        help="of the video; default h264. learned writes .lvc, see `streamer codec`",
     )
     what = parser.add_argument_group("what to do")
     what.add_argument(

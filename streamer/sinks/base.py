@@ -1,4 +1,4 @@
-"""What every writer of pictures takes and tells; no library is imported here.
+"""What every writer of pictures takes and tells; knows no encoder.
 
 A canvas is drawn on and then written; what happened on the way comes back as notices.
 """
@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from streamer.planes import Planes
 from streamer.sources.base import FrameTimes
@@ -21,6 +24,8 @@ class Canvas:
     planes: Planes
     frame: object = None
     """The encoder's picture that the planes look into; None if write has to copy them."""
+    objects_xyxy: NDArray[np.float32] | None = None
+    """(N, 4) px: where things happen, for encoders that can spend more bits there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,9 @@ class SegmentStarted:
     path: Path
     start_utc_ns: int
     """Wall clock of capture of its first frame, which is at media time 0 of the file."""
+    codec: str
+    size: tuple[int, int]
+    """Width and height of its pictures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +100,18 @@ class TimelineJoined:
     """Where in the file the new timeline begins."""
 
 
+@dataclass(frozen=True, slots=True)
+class CodecChanged:
+    """The encoder that was asked for can't keep up; another one goes on in a file of its own."""
+
+    path: Path
+    """The file that ended."""
+    message: str
+
+
 Notice = (
     SegmentStarted
+    | CodecChanged
     | SegmentEnded
     | RecordingFailed
     | RecordingResumed
@@ -101,6 +119,81 @@ Notice = (
     | PictureResized
     | TimelineJoined
 )
+
+
+@dataclass(frozen=True, slots=True)
+class WriterStatistics:
+    """What a writer has done so far."""
+
+    frames: int
+    """Frames taken."""
+    frames_flushed: int
+    """Frames that are in the file, whatever happens now."""
+    size_bytes: int
+    """Bytes in the file."""
+    flushed_s: float
+    """Media time up to which the file plays, whatever happens now."""
+    encode_ms: float
+    """Wall time spent in encoder and muxer, all frames together."""
+
+
+class PictureFile(Protocol):
+    """One file of one size and one rising media clock; used by one thread."""
+
+    path: Path
+    width: int
+    height: int
+    """Of the canvases."""
+    codec: str
+    size: tuple[int, int]
+    """Width and height of the pictures in the file, which may be smaller."""
+    finished: bool
+    """True once the whole file is written."""
+
+    @property
+    def statistics(self) -> WriterStatistics:
+        """What was done so far."""
+
+    @property
+    def ended(self) -> bool:
+        """True once nothing more will be written, after finish or close."""
+
+    @property
+    def is_behind(self) -> bool:
+        """True if frames come faster than they are encoded."""
+
+    def blank(self, width: int | None = None, height: int | None = None) -> Canvas:
+        """Give a canvas of the file's size, or another, with undefined content."""
+
+    def write(self, canvas: Canvas, times: FrameTimes) -> None:
+        """Encode a canvas.
+
+        Raises:
+            SinkError: encoder or disk failed, now or earlier; what was flushed plays.
+        """
+
+    def finish(self) -> None:
+        """Take no more frames; what is left is written in the background."""
+
+    def close(self) -> None:
+        """Finish and wait for the end; safe to call twice and after an error.
+
+        Raises:
+            SinkError: the rest could not be written, told for the first time.
+        """
+
+
+def segment_ended(file: PictureFile, start_utc_ns: int) -> SegmentEnded:
+    """Tell what is in a closed file."""
+    done = file.statistics
+    return SegmentEnded(
+        file.path,
+        start_utc_ns,
+        duration_s=done.flushed_s,
+        frames=done.frames_flushed,
+        size_bytes=done.size_bytes,
+        finished=file.finished,
+    )
 
 
 class Recording(Protocol):

@@ -14,7 +14,7 @@ import av
 
 from streamer.errors import ConfigError
 
-Codec = Literal["h264", "hevc", "av1"]
+Codec = Literal["h264", "hevc", "av1", "learned"]
 Matrix = Literal["bt601", "bt709"]
 
 TIME_BASE = Fraction(1, 90000)
@@ -34,12 +34,31 @@ _ENCODERS = {
     "hevc": _Encoder("libx265", preset="superfast", crf=28, crf_max=51, tag="hvc1"),
     "av1": _Encoder("libsvtav1", preset="10", crf=35, crf_max=63, tag="av01"),
 }
-_COLOURS = {"bt601": 6, "bt709": 1}  # the same number for matrix, primaries and transfer (H.273)
+COLOURS = {"bt601": 6, "bt709": 1}  # the same number for matrix, primaries and transfer (H.273)
 
 
 def available_codecs() -> tuple[str, ...]:
     """Name the codecs that this build of PyAV can write."""
     return tuple(name for name, e in _ENCODERS.items() if e.name in av.codecs_available)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearnedOptions:
+    """What the learned codec is told beside."""
+
+    model: str = "rt-nano"
+    """Name of a shipped codec, or its folder."""
+    quality: int = 24
+    """0 (fewest bytes) to 63; where a rate is asked for, that of the first frame."""
+    kbps: float | None = None
+    """Mean bit rate, in place of constant quality."""
+    cap: bool = False
+    """True lets kbps only lower the quality."""
+    size: tuple[int, int] | None = None
+    """Width and height of what is recorded; None for that of the pictures."""
+    emphasis: int = 12
+    """By how much the quality is better where things happen."""
+    device: str = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +81,13 @@ class WriterOptions:
     """Of the encoder; 0 takes one a core."""
     matrix: Matrix = "bt601"
     """Colour matrix of the planes, written into the file with limited range."""
+    learned: LearnedOptions | None = None
+    """For the codec "learned"."""
+
+    @property
+    def suffix(self) -> str:
+        """Of the files."""
+        return ".lvc" if self.codec == "learned" else ".mp4"
 
     def check(self) -> None:
         """Refuse what can't work, before anything is opened.
@@ -69,6 +95,9 @@ class WriterOptions:
         Raises:
             ConfigError: an unknown or missing codec, or a value outside its range.
         """
+        if self.codec == "learned":
+            self._check_learned()
+            return
         if self.codec not in available_codecs():
             names = ", ".join(available_codecs()) or "none"
             raise ConfigError(
@@ -86,8 +115,17 @@ class WriterOptions:
             raise ConfigError("crf and bitrate_kbps exclude each other; give one of them")
         if self.threads < 0:
             raise ConfigError(f"threads must be 0 (one a core) or more, got {self.threads}")
-        if self.matrix not in _COLOURS:
-            raise ConfigError(f"matrix must be one of {', '.join(_COLOURS)}, got {self.matrix!r}")
+        if self.matrix not in COLOURS:
+            raise ConfigError(f"matrix must be one of {', '.join(COLOURS)}, got {self.matrix!r}")
+
+    def _check_learned(self) -> None:
+        learned = self.learned
+        if learned is None:
+            raise ConfigError("codec learned needs its options; give `learned` too")
+        if not 0 <= learned.quality <= 63:
+            raise ConfigError(f"learned.quality must be 0..63, got {learned.quality}; use 24")
+        if learned.kbps is not None and not learned.kbps > 0:
+            raise ConfigError(f"learned.kbps must be above 0, got {learned.kbps}; leave it out")
 
     @property
     def rate(self) -> Fraction:
@@ -108,7 +146,7 @@ def add_encoder(
     context.thread_count = options.threads
     context.codec_tag = encoder.tag
     context.color_range = 1  # limited
-    context.colorspace = context.color_primaries = context.color_trc = _COLOURS[options.matrix]
+    context.colorspace = context.color_primaries = context.color_trc = COLOURS[options.matrix]
     flags = {"preset": options.preset or encoder.preset}
     if options.bitrate_kbps is None:
         flags["crf"] = str(encoder.crf if options.crf is None else options.crf)

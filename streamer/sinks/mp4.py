@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from fractions import Fraction
 from pathlib import Path
@@ -20,28 +19,12 @@ import numpy as np
 
 from streamer.errors import ConfigError, SinkError
 from streamer.planes import U8, Planes
-from streamer.sinks.base import Canvas, SegmentEnded
+from streamer.sinks.base import Canvas, WriterStatistics
 from streamer.sinks.encoder import TIME_BASE, WriterOptions, add_encoder
 from streamer.sinks.fragments import FragmentFile, sink_error
 from streamer.sources.base import FrameTimes
 
 PART_S = 0.5  # longest fragment, so about what a kill costs
-
-
-@dataclass(frozen=True, slots=True)
-class WriterStatistics:
-    """What a writer has done so far."""
-
-    frames: int
-    """Frames taken."""
-    frames_flushed: int
-    """Frames that are in the file, whatever happens now."""
-    size_bytes: int
-    """Bytes in the file."""
-    flushed_s: float
-    """Media time up to which the file plays, whatever happens now."""
-    encode_ms: float
-    """Wall time spent in encoder and muxer, all frames together."""
 
 
 def blank_canvas(width: int, height: int) -> Canvas:
@@ -108,6 +91,8 @@ class Mp4Writer:
         """
         options.check()
         self.path, self.width, self.height = path, width, height
+        self.codec: str = options.codec
+        self.size = (width, height)
         self.finished = False
         self._first_pts: int | None = None
         self._newest_pts: int | None = None
@@ -195,6 +180,20 @@ class Mp4Writer:
         finally:
             self._abandon()
 
+    def finish(self) -> None:
+        """As close; it does not take long."""
+        self.close()
+
+    @property
+    def ended(self) -> bool:
+        """True once nothing more will be written."""
+        return self._file.closed
+
+    @property
+    def is_behind(self) -> bool:
+        """Never: write encodes each frame at once."""
+        return False
+
     def _coded(self, canvas: Canvas) -> av.VideoFrame:
         planes = canvas.planes
         if (planes.width, planes.height) != (self.width, self.height):
@@ -274,19 +273,6 @@ class Mp4Writer:
             self._container.close()
         with contextlib.suppress(OSError):
             self._file.close()
-
-
-def segment_ended(writer: Mp4Writer, start_utc_ns: int) -> SegmentEnded:
-    """Tell what is in the file of a closed writer."""
-    done = writer.statistics
-    return SegmentEnded(
-        writer.path,
-        start_utc_ns,
-        duration_s=done.flushed_s,
-        frames=done.frames_flushed,
-        size_bytes=done.size_bytes,
-        finished=writer.finished,
-    )
 
 
 def _muxer_options(period_s: float) -> dict[str, str]:

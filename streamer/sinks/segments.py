@@ -9,39 +9,47 @@ One per camera; not thread-safe.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 from streamer.errors import ConfigError, SinkError
 from streamer.sinks.base import (
     Canvas,
+    CodecChanged,
     DiskLow,
     Notice,
+    PictureFile,
     RecordingFailed,
     RecordingResumed,
     SegmentStarted,
+    segment_ended,
 )
 from streamer.sinks.encoder import WriterOptions
+from streamer.sinks.files import open_file
 from streamer.sinks.fragments import sink_error
-from streamer.sinks.mp4 import Mp4Writer, blank_canvas, segment_ended
+from streamer.sinks.mp4 import blank_canvas
 from streamer.sources.base import FrameTimes
 
 _CAMERA = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+RELIEVED_S, RELIEVED_MOST_S = 300.0, 3600.0
+"""How long H.264 stands in for a codec that can't keep up."""
 _BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 
 
-def segment_path(folder: Path, camera: str, start_utc_ns: int) -> Path:
+def segment_path(folder: Path, camera: str, start_utc_ns: int, suffix: str = ".mp4") -> Path:
     """Name a segment by camera and time: sorted by name is sorted by time."""
     seconds, rest_ns = divmod(start_utc_ns, 10**9)
     start = datetime.fromtimestamp(seconds, timezone.utc)
     stamp = f"{start:%Y%m%dT%H%M%S}.{rest_ns // 10**6:03d}Z"
-    return folder / camera / f"{start:%Y-%m-%d}" / f"{camera}_{stamp}.mp4"
+    return folder / camera / f"{start:%Y-%m-%d}" / f"{camera}_{stamp}{suffix}"
 
 
 class SegmentRecorder:
@@ -83,13 +91,17 @@ class SegmentRecorder:
         self.frames_lost = 0
         self._options, self._segment_s, self._min_free_mb = options, segment_s, min_free_mb
         self._clock = clock
-        self._writer: Mp4Writer | None = None
+        self._writer: PictureFile | None = None
         self._first: FrameTimes | None = None
         self._newest: FrameTimes | None = None
         self._failures = 0  # in a row; told at the first
         self._retry_at_s = 0.0
         self._lost_now = 0
         self._told_low = self._closed = False
+        self._ending: list[tuple[PictureFile, FrameTimes]] = []
+        """Files that are still being written in the background."""
+        self._plain_until_s = 0.0
+        self._fell_behind = 0
         try:
             (folder / camera).mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -112,6 +124,10 @@ class SegmentRecorder:
         if self._closed:
             raise SinkError(f"{self.folder / self.camera}: this recorder was closed")
         notices: list[Notice] = []
+        self._tell_ended(notices)
+        if self._writer is not None and self._writer.is_behind:
+            self._relieve(self._writer, notices)
+            self._end(notices)
         if self._writer is not None and self._must_cut(canvas, times):
             self._end(notices)
         if self._writer is None and self._clock() >= self._retry_at_s:
@@ -134,6 +150,7 @@ class SegmentRecorder:
         self._closed = True
         notices: list[Notice] = []
         self._end(notices)
+        self._tell_ended(notices, wait=True)
         return notices
 
     def _must_cut(self, canvas: Canvas, times: FrameTimes) -> bool:
@@ -150,11 +167,12 @@ class SegmentRecorder:
         )
 
     def _begin(self, canvas: Canvas, times: FrameTimes, notices: list[Notice]) -> None:
-        path = segment_path(self.folder, self.camera, times.capture_ns)
+        options = self._options_now()
+        path = segment_path(self.folder, self.camera, times.capture_ns, options.suffix)
         try:
             free_bytes = self._check_space()
             path.parent.mkdir(exist_ok=True, parents=True)
-            self._writer = self._open(path, canvas, times)
+            self._writer = self._open(path, options, canvas, times)
         except SinkError as error:
             self._fail(path, error, notices)
             return
@@ -162,17 +180,33 @@ class SegmentRecorder:
             self._fail(path, sink_error(path, error), notices)
             return
         self._first = self._newest = times
-        self._tell_begun(self._writer.path, times, free_bytes, notices)
+        self._tell_begun(self._writer, times, free_bytes, notices)
 
-    def _open(self, path: Path, canvas: Canvas, times: FrameTimes) -> Mp4Writer:
+    def _options_now(self) -> WriterOptions:
+        """What was asked for, or what surely keeps up."""
+        if self._clock() >= self._plain_until_s:
+            return self._options
+        return replace(self._options, codec="h264", learned=None)
+
+    def _relieve(self, writer: PictureFile, notices: list[Notice]) -> None:
+        """Go on with H.264 for a while, longer after each time."""
+        wait_s = min(RELIEVED_S * 2**self._fell_behind, RELIEVED_MOST_S)
+        self._fell_behind += 1
+        self._plain_until_s = self._clock() + wait_s
+        text = f"the learned codec can't keep up; H.264 goes on for {wait_s:.0f} s at least"
+        notices.append(CodecChanged(writer.path, text))
+
+    def _open(
+        self, path: Path, options: WriterOptions, canvas: Canvas, times: FrameTimes
+    ) -> PictureFile:
         """Make the segment's file under a name that is free."""
         stem, number = path.stem, 0
         while path.exists():
             number += 1
-            path = path.with_name(f"{stem}_{number}.mp4")
-        return Mp4Writer(
+            path = path.with_name(f"{stem}_{number}{path.suffix}")
+        return open_file(
             path,
-            self._options,
+            options,
             width=canvas.planes.width,
             height=canvas.planes.height,
             start_utc_ns=times.capture_ns,
@@ -180,15 +214,15 @@ class SegmentRecorder:
         )
 
     def _tell_begun(
-        self, path: Path, times: FrameTimes, free_bytes: int, notices: list[Notice]
+        self, file: PictureFile, times: FrameTimes, free_bytes: int, notices: list[Notice]
     ) -> None:
-        notices.append(SegmentStarted(path, times.capture_ns))
+        notices.append(SegmentStarted(file.path, times.capture_ns, file.codec, file.size))
         low = free_bytes < 5 * self._min_free_mb * 10**6
         if low and not self._told_low:
             notices.append(DiskLow(self.folder, free_bytes))
         self._told_low = low
 
-    def _tell_resumed(self, writer: Mp4Writer, notices: list[Notice]) -> None:
+    def _tell_resumed(self, writer: PictureFile, notices: list[Notice]) -> None:
         """Tell the end of a failure, once something has reached the disk again."""
         if self._failures and writer.statistics.frames_flushed:
             notices.append(RecordingResumed(writer.path, frames_lost=self._lost_now))
@@ -198,16 +232,33 @@ class SegmentRecorder:
         writer, first, self._writer = self._writer, self._first, None
         if writer is None or first is None:
             return
+        with self._failing(writer, notices):
+            writer.finish()
+        self._ending.append((writer, first))
+        self._tell_ended(notices)
+
+    def _tell_ended(self, notices: list[Notice], *, wait: bool = False) -> None:
+        """Tell of files that are whole by now."""
+        for writer, first in list(self._ending):
+            if not wait and not writer.ended:
+                continue
+            self._ending.remove((writer, first))
+            with self._failing(writer, notices):
+                writer.close()
+            ended = segment_ended(writer, first.capture_ns)
+            if not writer.finished:
+                self._lose(writer.statistics.frames - ended.frames)
+            notices.append(ended)
+            if not ended.size_bytes:
+                ended.path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _failing(self, writer: PictureFile, notices: list[Notice]) -> Iterator[None]:
+        """Tell what goes wrong at the end of a file."""
         try:
-            writer.close()
+            yield
         except SinkError as error:
             self._fail(writer.path, error, notices)
-        ended = segment_ended(writer, first.capture_ns)
-        if not writer.finished:
-            self._lose(writer.statistics.frames - ended.frames)
-        notices.append(ended)
-        if not ended.size_bytes:
-            ended.path.unlink(missing_ok=True)
 
     def _fail(self, path: Path, error: SinkError, notices: list[Notice]) -> None:
         """Tell the first failure of a row, and wait longer after each."""

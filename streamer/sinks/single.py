@@ -15,31 +15,37 @@ from streamer.overlay import letterbox
 from streamer.planes import Planes
 from streamer.sinks.base import (
     Canvas,
+    CodecChanged,
     Notice,
+    PictureFile,
     PictureResized,
     SegmentStarted,
     TimelineJoined,
+    segment_ended,
 )
 from streamer.sinks.encoder import TIME_BASE, WriterOptions
-from streamer.sinks.mp4 import Mp4Writer, blank_canvas, segment_ended
+from streamer.sinks.files import open_file
+from streamer.sinks.mp4 import blank_canvas
 from streamer.sources.base import FrameTimes
 
 
-def check_output(path: Path, *, overwrite: bool, inputs: tuple[Path, ...] = ()) -> None:
+def check_output(
+    path: Path, *, overwrite: bool, suffix: str = ".mp4", inputs: tuple[Path, ...] = ()
+) -> None:
     """Refuse a path that would lose something.
 
     Only a regular file is ever replaced, only on request, and never one that is read in this run.
 
     Raises:
-        ConfigError: the name is no MP4's, or what is there must stay.
+        ConfigError: the name does not end as it must, or what is there must stay.
     """
     if path.is_dir():
         raise ConfigError(
-            f"{path}: this is a folder; name a file in it, such as {path / 'out.mp4'}"
+            f"{path}: this is a folder; name a file in it, such as {path / f'out{suffix}'}"
         )
-    if path.suffix.lower() != ".mp4":
+    if path.suffix.lower() != suffix:
         raise ConfigError(
-            f"{path}: an output file must end in .mp4; use {path.with_suffix('.mp4')}"
+            f"{path}: an output file must end in {suffix}; use {path.with_suffix(suffix)}"
         )
     if not path.parent.is_dir():
         raise ConfigError(f"{path}: there is no folder {path.parent}; make it first")
@@ -77,7 +83,7 @@ class SingleFile:
         """Check the path; nothing is written yet.
 
         Args:
-            path: of the file, ending in .mp4.
+            path: of the file, ending in .mp4, or in .lvc for the learned codec.
             options: of the encoder.
             overwrite: True replaces a regular file; anything else is always refused.
             inputs: files that are read in this run and never replaced.
@@ -89,9 +95,11 @@ class SingleFile:
         """
         options.check()
         self.path = part_path(path, part)
-        check_output(self.path, overwrite=overwrite, inputs=inputs)
+        check_output(self.path, overwrite=overwrite, suffix=options.suffix, inputs=inputs)
         self._options, self._overwrite = options, overwrite
-        self._writer: Mp4Writer | None = None
+        self._writer: PictureFile | None = None
+        self._ending: list[tuple[PictureFile, int]] = []
+        """Files that are being finished, with the wall clock of their first frames."""
         self._closed = False
         self._start_utc_ns = 0
         self._source_size = (0, 0)
@@ -117,7 +125,9 @@ class SingleFile:
         writer = self._writer
         if writer is None:
             writer = self._writer = self._begin(canvas, times)
-            notices.append(SegmentStarted(self.path, times.capture_ns))
+            notices.append(_started(writer, times))
+        elif writer.is_behind:
+            writer = self._writer = self._relieve(writer, canvas, times, notices)
         canvas = self._fit(canvas, writer, notices)
         writer.write(canvas, self._map(times, notices))
         return notices
@@ -132,15 +142,33 @@ class SingleFile:
         if writer is None or self._closed:
             return []
         self._closed = True
-        writer.close()
-        return [segment_ended(writer, self._start_utc_ns)]
+        self._ending.append((writer, self._start_utc_ns))
+        for file, _ in self._ending:
+            file.close()
+        return [segment_ended(file, start_utc_ns) for file, start_utc_ns in self._ending]
 
-    def _begin(self, canvas: Canvas, times: FrameTimes) -> Mp4Writer:
+    def _relieve(
+        self, writer: PictureFile, canvas: Canvas, times: FrameTimes, notices: list[Notice]
+    ) -> PictureFile:
+        """Let H.264 go on in a file beside, which surely keeps up."""
+        writer.finish()
+        self._ending.append((writer, self._start_utc_ns))
+        self._options = replace(self._options, codec="h264", learned=None)
+        path = self.path.with_suffix(".mp4")
+        self.path = part_path(path, 2) if path.exists() else path
+        text = f"the learned codec can't keep up; H.264 goes on in {self.path.name}"
+        notices.append(CodecChanged(writer.path, text))
+        self._last = -1
+        relief = self._begin(canvas, times)
+        notices.append(_started(relief, times))
+        return relief
+
+    def _begin(self, canvas: Canvas, times: FrameTimes) -> PictureFile:
         width, height = canvas.planes.width, canvas.planes.height
         self._source_size = (width, height)
         self._start_utc_ns = times.capture_ns
         self._offset = -round(times.pts * times.time_base / TIME_BASE)
-        return Mp4Writer(
+        return open_file(
             self.path,
             self._options,
             width=width,
@@ -149,7 +177,7 @@ class SingleFile:
             overwrite=self._overwrite,
         )
 
-    def _fit(self, canvas: Canvas, writer: Mp4Writer, notices: list[Notice]) -> Canvas:
+    def _fit(self, canvas: Canvas, writer: PictureFile, notices: list[Notice]) -> Canvas:
         """Letterbox a canvas of another size; say so when the size changes."""
         size, wanted = (canvas.planes.width, canvas.planes.height), (writer.width, writer.height)
         if size != self._source_size:
@@ -173,3 +201,7 @@ class SingleFile:
             self._period = now - self._last
         self._last = now
         return replace(times, pts=now, time_base=TIME_BASE)
+
+
+def _started(file: PictureFile, times: FrameTimes) -> SegmentStarted:
+    return SegmentStarted(file.path, times.capture_ns, file.codec, file.size)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
 
 import cv2
 
@@ -33,6 +33,7 @@ from streamer.messages import (
 from streamer.painter import Hider, Painter
 from streamer.queues import Received
 from streamer.sinks.base import (
+    CodecChanged,
     DiskLow,
     Notice,
     PictureResized,
@@ -43,7 +44,8 @@ from streamer.sinks.base import (
     SegmentStarted,
     TimelineJoined,
 )
-from streamer.sinks.encoder import WriterOptions
+from streamer.sinks.encoder import Codec, LearnedOptions, WriterOptions
+from streamer.sinks.files import sustained_size
 from streamer.sinks.recover import recover
 from streamer.sinks.segments import SegmentRecorder
 from streamer.sinks.single import SingleFile
@@ -75,7 +77,7 @@ class Encode(Stage):
 
     def on_open(self) -> None:
         """Refuse outputs that can't be written, and say what a killed predecessor has left."""
-        self._make_outputs(fps=None, matrix="bt601")
+        self._make_outputs(None)
         folder = self.config.record_folder(self.camera)
         for found in recover(Path(folder)) if folder else []:
             if found.path.parent.parent.name == self.camera:
@@ -169,7 +171,8 @@ class Encode(Stage):
             if self._camera.overlay:
                 self._painter.paint(canvas.planes, info)
             try:
-                self._tell(output.write(canvas, times))
+                seen = replace(canvas, objects_xyxy=self._painter.objects_xyxy(info))
+                self._tell(output.write(seen, times))
             except SinkError as error:
                 self._give_up(output, error)
         if self._outputs:
@@ -196,7 +199,7 @@ class Encode(Stage):
 
     def _open(self, first: FrameInfo) -> None:
         self._opened = True
-        self._outputs = self._make_outputs(fps=first.fps or None, matrix=first.matrix)
+        self._outputs = self._make_outputs(first)
         self._hiders = {
             output: Hider(
                 self.camera,
@@ -205,20 +208,53 @@ class Encode(Stage):
             for output in self._outputs
         }
 
-    def _make_outputs(
-        self, *, fps: float | None, matrix: Literal["bt601", "bt709"]
-    ) -> list[Recording]:
+    def _learned(self, first: FrameInfo | None) -> tuple[Codec, LearnedOptions | None]:
+        """Which codec to use, and what the learned one is told; H.264 where it can't keep up."""
+        encode = self.config.encode
+        if encode.codec != "learned":
+            return encode.codec, None
+        given = encode.learned
+        options = LearnedOptions(
+            model=given.model,
+            quality=given.quality,
+            kbps=given.kbps,
+            cap=given.cap,
+            emphasis=given.emphasis,
+            device=given.device,
+        )
+        if given.size != "auto":
+            width, _, height = given.size.partition("x")
+            return "learned", replace(options, size=(int(width), int(height)))
+        if first is None or not self._live:
+            return "learned", options
+        size = sustained_size(
+            options,
+            first.width,
+            first.height,
+            fps=first.fps or 25.0,
+            threads=encoder_threads(self.config),
+        )
+        if size is None:
+            text = "this machine is too slow for the learned codec; H.264 is written"
+            log.warning("%s", text)
+            self.notice("recording.changed", self.camera, path="", message=text)
+            return "h264", None
+        return "learned", replace(options, size=size)
+
+    def _make_outputs(self, first: FrameInfo | None) -> list[Recording]:
         """Check and make what writes; no file is begun before its first frame."""
         outputs: list[Recording] = []
         encode = self.config.encode
+        codec, learned = self._learned(first)
         options = WriterOptions(
             live=self._live,
-            codec=encode.codec,
+            codec=codec,
             preset=encode.preset or None,
             crf=encode.crf,
-            fps=fps,
+            fps=(first.fps or None) if first else None,
             threads=encoder_threads(self.config),
-            matrix=matrix,
+            matrix=first.matrix if first else "bt601",
+            learned=learned,
         )
         options.check()
         if self._camera.out:
@@ -262,7 +298,7 @@ class Encode(Stage):
 
     def _tell(self, notices: Sequence[Notice]) -> None:
         for notice in notices:
-            kind, fields = _event(notice, self.config.encode.codec)
+            kind, fields = _event(notice)
             self.notice(kind, self.camera, **fields)
             if kind in ("recording.failed", "recording.changed"):
                 log.warning("%s: %s", fields["path"], fields["message"])
@@ -272,10 +308,18 @@ class Encode(Stage):
                 self.error = None
 
 
-def _event(notice: Notice, codec: str) -> tuple[str, Fields]:
+def _event(notice: Notice) -> tuple[str, Fields]:
     """The event that tells what happened to a file."""
     if isinstance(notice, SegmentStarted):
-        return "recording.started", {"path": str(notice.path), "codec": codec}
+        width, height = notice.size
+        return "recording.started", {
+            "path": str(notice.path),
+            "codec": notice.codec,
+            "width": width,
+            "height": height,
+        }
+    if isinstance(notice, CodecChanged):
+        return "recording.changed", {"path": str(notice.path), "message": notice.message}
     if isinstance(notice, SegmentEnded):
         return "recording.segment", {
             "path": str(notice.path),
