@@ -6,6 +6,7 @@ Imports TensorRT and CUDA only when asked to build. Safe to call from several pr
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +25,8 @@ from engines.tensorrt.release import Release
 
 if TYPE_CHECKING:
     from engines.tensorrt.cuda import Device
+
+_log = logging.getLogger(__name__)
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8")
 """fp32 is exact; tf32 lets tensor cores round the factors of fp32 to 10 bits."""
@@ -148,6 +151,7 @@ def compile_engine(
         from engines.tensorrt.builder import Wish, build_engine
 
         report(f"building {path.name} for {gpu.name}", 0.0)
+        _log.info("%s: building an engine in %s, once; this can take minutes", where, wanted)
         wish = Wish(
             graph=model,
             facts=facts,

@@ -167,10 +167,9 @@ def test_options_are_part_of_the_key(sigmoid: Path) -> None:
         build(sigmoid, device=DEVICE, **options).path  # type: ignore[arg-type]
         for options in (
             {}, {"precision": "tf32"}, {"batches": (4,)}, {"workspace_mb": 64},
-            {"version_compatible": True},
         )
     }  # fmt: skip
-    assert len(paths) == 5
+    assert len(paths) == 4
 
 
 def test_an_engine_for_later_releases_runs_here(sigmoid: Path) -> None:

@@ -95,7 +95,8 @@ def _build(
     config = _configure(builder, wish)
     _use_timings(config, timings)
     if hasattr(trt, "IProgressMonitor"):
-        config.progress_monitor = _monitor(tally, cancelled)
+        monitor = _monitor(tally, cancelled)
+        config.progress_monitor = monitor
     serialised = builder.build_serialized_network(network, config)
     if serialised is None:
         raise _failure(wish, device)
@@ -127,7 +128,7 @@ def _configure(builder: trt.Builder, wish: Wish) -> trt.IBuilderConfig:
     if any(None in spec.shape for spec in wish.facts.inputs):
         for profile in wish.profiles:
             shapes = builder.create_optimization_profile()
-            for spec in wish.facts.inputs:
+            for spec in (spec for spec in wish.facts.inputs if None in spec.shape):
                 smallest, largest = (shape_of(spec, n) for n in (profile.smallest, profile.largest))
                 shapes.set_shape(spec.name, smallest, largest, largest)
             config.add_optimization_profile(shapes)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 import tensorrt as trt
 
 from engines.base import Array, Arrays, TensorSpec
-from engines.errors import EngineFailed, ModelError
+from engines.errors import EngineError, EngineFailed, ModelError
 from engines.tensorrt.cuda import U8, Device, Graph, Stream
 from engines.tensorrt.library import LOG, lend_scratch, new_context, scratch_bytes
 from engines.tensorrt.profiles import Profile, choose, shape_of
@@ -73,13 +74,15 @@ class Lane:
         self._addresses: dict[str, int] = {}
         self._pinned: dict[str, U8] = {}
         self._contexts: list[trt.IExecutionContext] = []
+        self._batches: dict[int, int] = {}
+        """Batch size that each context is set to."""
         self._scratch = 0
         self._stream = Stream(where)
         try:
             self._reserve(engine)
             if graphs:
                 self._record()
-        except (EngineFailed, ModelError):
+        except EngineError:
             self.close()
             raise
 
@@ -114,7 +117,8 @@ class Lane:
 
     def close(self) -> None:
         """Give everything back; no request may be under way."""
-        self._device.select()
+        with suppress(EngineError):  # a GPU that is lost has nothing to give back
+            self._device.select()
         for graph in self._graphs.values():
             graph.close()
         self._contexts.clear()
@@ -180,7 +184,8 @@ class Lane:
 
     def _begin(self, index: int, batch: int, doing: str) -> None:
         """Begin to copy in, run and copy out; the caller waits."""
-        self._set_shapes(index, batch)
+        if batch != self._batches[index]:  # unchanged shapes must not make the library work again
+            self._set_shapes(index, batch)
         for tensor in self._tensors:
             if tensor.is_input:
                 size = tensor.size_bytes(shape_of(tensor.spec, batch))
@@ -205,6 +210,7 @@ class Lane:
                         f"{self._where}: {tensor.spec.name} can't be {shape}: "
                         f"{LOG.take_errors()}; build the engine again"
                     )
+        self._batches[index] = batch
 
     def _shape(self, tensor: Tensor, index: int, batch: int) -> tuple[int, ...]:
         """Lengths of a tensor for a request; those of outputs follow from the inputs set."""
