@@ -213,15 +213,11 @@ def _taken(follower: Follower, line: bytes) -> Iterator[bytes]:
 
 def _close_gap(link: _Link, follower: Follower, request: ReplayRequest) -> _Steps:
     """Fetch what is missing, or find that it is gone."""
-    missed = follower.missed
     answered = yield from _ask(link, request)
     if answered is None:
         yield from follower.give_up(request)
     else:
         yield from follower.answer(request, *answered)
-    if follower.missed > missed:
-        name = request.camera or "the host"
-        log.warning("%d events of %s are lost", follower.missed - missed, name)
 
 
 def _ask(

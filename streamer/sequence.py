@@ -6,6 +6,7 @@ Knows numbers, not sockets: the client asks it what is wanted, fetches that and 
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from streamer.event import HOST
 MAX_REQUEST_BYTES = 4096
 PAGE_LINES = 1000
 _HEARTBEAT = "heartbeat"
+
+log = logging.getLogger(__name__)
 
 
 class ReplayRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -148,8 +151,7 @@ class Follower:
             head = _head(line)
             if head.seq < progress.next:
                 continue
-            if not progress.after:
-                self.missed += head.seq - progress.next
+            self._miss(request.camera, progress, head.seq - progress.next)
             progress.after = 0
             progress.next = head.seq + 1
             self.replayed += 1
@@ -163,8 +165,7 @@ class Follower:
         """What is still missing will not come; yields the events that have waited for it."""
         progress = self._cameras[request.camera]
         if progress.known >= progress.next:
-            if not progress.after:
-                self.missed += progress.known - progress.next + 1
+            self._miss(request.camera, progress, progress.known - progress.next + 1)
             progress.next = progress.known + 1
         progress.after = 0
         held, progress.held = progress.held, deque()
@@ -214,6 +215,11 @@ class Follower:
         self.replay = beat.replay
         self.beaten = True
         self._mark = logged
+
+    def _miss(self, camera: str, progress: _Progress, count: int) -> None:
+        if count and not progress.after:  # else they were before our time
+            self.missed += count
+            log.warning("%d events of %s are lost", count, camera or "the host")
 
     def _begin_anew(self, progress: _Progress) -> None:
         progress.next, progress.known, progress.after = 1, 0, self._mark
