@@ -99,11 +99,14 @@ _OFFLINE = {
     "engines.codec": "checkpoint colour costs dvc dvc_export evaluate export layers metrics pack "
     "peers recipe rt shards share train transforms",
     "engines.detectors": "agreement calibrate evaluate examples export loss model pack train",
+    "engines.off": "augment backbones colour confusion crossvalidate evaluate export features "
+    "metrics model pack pretrain shards street_test teacher train weights",
+    "engines.reid": "free_batch",
 }
 OFFLINE_MODULES = {
     f"{package}.{name}" for package, names in _OFFLINE.items() for name in names.split()
 }
-ABOVE_ENGINES = ("pack", "train", "export", "evaluate", "agreement")
+ABOVE_ENGINES = ("pack", "train", "export", "evaluate", "agreement", "street_test")
 """Offline files that stand above streamer's sources and sinks."""
 SEEN_FROM_ENGINES = (
     "streamer.errors", "streamer.planes", "streamer.sources", "streamer.sinks",
@@ -129,6 +132,7 @@ HOMES: dict[str, tuple[str, ...]] = {
         "engines.detectors.preprocess",
         "engines.crops",
         "engines.cascade.picture",
+        "engines.off.crops",
         "OFFLINE",
     ),
     "lap": ("streamer.tracking.association",),
@@ -331,7 +335,7 @@ def test_nothing_at_run_time_imports_what_is_offline() -> None:
 
 
 def test_training_runs_anywhere_that_has_torch_numpy_and_cv2() -> None:
-    allowed = {"torch", "numpy", "cv2"} | sys.stdlib_module_names
+    allowed = {"torch", "torchvision", "numpy", "cv2"} | sys.stdlib_module_names
     for package in (name for name in _OFFLINE if f"{name}.train" in sources()):
         reached, waiting = set(), [f"{package}.train"]
         while waiting:
@@ -375,6 +379,7 @@ LIGHT = {
     "engines.load": "av cv2 onnx onnxruntime openvino streamer tensorrt torch",
     "engines.cascade.runtime": "av onnx streamer tensorrt torch",
     "engines.detectors.runtime": "av onnx streamer tensorrt torch",
+    "engines.off.observer": "av onnx streamer tensorrt torch",
     "engines.codec.runtime": "av cv2 onnx streamer tensorrt torch",
 }
 

@@ -14,6 +14,7 @@ from engines.detectors.decode import box_iou
 from engines.detectors.pack import decoded
 from engines.detectors.runtime import Detector
 from engines.errors import ModelError
+from engines.reid.free_batch import free_batch
 from engines.reid.runtime import Embedder, unit
 
 
@@ -50,6 +51,14 @@ def test_the_same_person_is_closer_than_another(data_dir):
     assert same.sum() > 50
     closer = np.mean(alike[same][:, None] > alike[other][None, :2000])
     assert closer > 0.9
+
+
+def test_a_batch_of_crops_says_what_single_crops_do(data_dir, tmp_path):
+    single, batched = data_dir / "weights" / "osnet_x0_25_msmt17.onnx", tmp_path / "b.onnx"
+    assert free_batch(single, batched) < 1e-4
+    embedder = Embedder.load(batched, device="cpu")
+    assert (embedder.network.batch, embedder.size) == (None, 512)
+    embedder.close()
 
 
 @pytest.mark.parametrize(
