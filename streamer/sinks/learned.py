@@ -203,8 +203,9 @@ class LvcFile:
             self._error = error
             self._drain()
         finally:
-            with contextlib.suppress(OSError):
-                self._recorder.close()
+            for part in (self._recorder, self._writer):
+                with contextlib.suppress(OSError):
+                    part.close()
             give_back(self._key, self._codec)
 
     def _drain(self) -> None:
