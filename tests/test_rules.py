@@ -316,3 +316,37 @@ def test_events_of_objects_need_a_detector() -> None:
     with pytest.raises(ConfigError, match=r"when\.event: track needs a detector, got none"):
         build_config({**plain, "rules": {"x": {"when": {"event": "track"}}}})
     assert build_config({**plain, "rules": {"x": {"when": {"event": "stream.down"}}}}).rules
+
+
+@pytest.mark.parametrize("what", ["rules", "bridges"])
+def test_rules_and_bridges_need_the_log_and_the_remedy_works(what: str) -> None:
+    section = {
+        "rules": {"x": {"when": {"event": "stream.down"}}},
+        "bridges": {"x": {"kind": "redis", "address": "redis://host"}},
+    }[what]
+    scene: Fields = {"cameras": {"gate": "a.mp4"}, what: section}
+    with pytest.raises(ConfigError, match=r"events\.log: must not be off, for rules and bridges"):
+        build_config({**scene, "events": {"log": "off"}})
+    assert build_config({**scene, "events": {"log": "events.db"}})
+    assert build_config(scene)
+
+
+@pytest.mark.parametrize(
+    ("bridge", "says"),
+    [
+        ({"kind": "mqtt", "address": "http://h"}, r"b\.address: must be mqtt:// or mqtts://"),
+        ({"kind": "redis", "address": "redis://:pw@"}, r"with a host, got 'redis://\*\*\*@'"),
+        ({"kind": "webhook", "address": "https://h:x/"}, r"use https://192\.0\.2\.7/events"),
+        ({"kind": "mqqt", "address": "mqtt://h"}, r"b\.kind: must be one of mqtt, redis, webhook"),
+        ({"kind": "mqtt", "address": "mqtt://h", "rot": "x"}, r"unknown key; did you mean 'root'"),
+        ({"kind": "mqtt", "address": "mqtt://h", "root": "a/#"}, r"bridges\.b\.root: "),
+        ({"kind": "mqtt", "address": "mqtt://h", "cameras": ["gat"]}, r"did you mean 'gate'"),
+        ({"kind": "mqtt", "address": "mqtt://h", "types": ["zones"]}, r"did you mean 'zone'"),
+        ({"kind": "webhook", "address": "http://h", "secret": "hunter2"},
+         r"secret: must come from the environment, got a plain text; write \$\{NAME\}"),
+    ],
+)  # fmt: skip
+def test_bridges_that_can_not_be_meant(bridge: Fields, says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as caught:
+        build_config({"cameras": {"gate": "a.mp4"}, "bridges": {"b": bridge}})
+    assert "hunter2" not in str(caught.value)

@@ -6,7 +6,6 @@ them, so a password is in no message, log or event.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection, Mapping
 from typing import Annotated
@@ -16,7 +15,7 @@ from msgspec import Meta
 
 from streamer.errors import ConfigError
 from streamer.sources.redact import redact
-from streamer.strict import Name, Strict
+from streamer.strict import Name, Strict, check_names
 
 _SECRET = re.compile(r"\$\{[^}]+\}")
 
@@ -86,8 +85,15 @@ _EXAMPLES = {
 }
 
 
-def check_bridges(bridges: Mapping[str, BridgeConfig], cameras: Collection[str]) -> None:
+def check_bridges(
+    bridges: Mapping[str, BridgeConfig], cameras: Collection[str], types: Collection[str]
+) -> None:
     """Refuse what can't be used.
+
+    Args:
+        bridges: by name.
+        cameras: names of all.
+        types: of all events.
 
     Raises:
         ConfigError: with the path of what is wrong; never with a password.
@@ -95,11 +101,9 @@ def check_bridges(bridges: Mapping[str, BridgeConfig], cameras: Collection[str])
     for name, bridge in bridges.items():
         where = f"bridges.{name}"
         _check_address(f"{where}.address", bridge)
-        for camera in bridge.cameras:
-            if camera not in cameras:
-                near = difflib.get_close_matches(camera, sorted(cameras), 1)
-                hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(cameras)}"
-                raise ConfigError(f"{where}.cameras: there is no camera {camera!r}; {hint}")
+        families = {each.partition(".")[0] for each in types}
+        check_names(f"{where}.cameras", bridge.cameras, cameras)
+        check_names(f"{where}.types", bridge.types, {*types, *families})
         secret = bridge.secret if isinstance(bridge, WebhookConfig) else ""
         if secret and not _SECRET.fullmatch(secret):
             raise ConfigError(

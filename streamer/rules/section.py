@@ -5,7 +5,6 @@ Pure: knows no event log and no stage. What a rule does with events is in engine
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from zoneinfo import ZoneInfo
 from msgspec import Meta
 
 from streamer.errors import ConfigError
-from streamer.strict import Name, Seconds, Strict
+from streamer.strict import Name, Seconds, Strict, check_names
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 Severity = Literal["info", "warning", "alarm", "critical"]
@@ -34,6 +33,11 @@ OF_THE_PIPELINE = (
 )  # fmt: skip
 TYPES = (*OF_TRACKS, *OF_MODELS, *OF_THE_PIPELINE)
 """Types of events that a rule can wait for; its own kind are not among them."""
+MADE = (
+    "rule.fired", "clip.saved", "clip.failed", "snapshot.saved", "bridge.up", "bridge.down",
+    "bridge.parked", "heartbeat",
+)  # fmt: skip
+"""Types that it can not."""
 LASTING = ("duration_s", "dwell_s", "total_s")
 """Fields of events that say for how long something has been so."""
 ENDS = {
@@ -164,19 +168,19 @@ def _check_when(where: str, when: WhenConfig, around: Surroundings) -> None:
     types = family(when.event)
     if not types:
         families = {each.partition(".")[0] for each in TYPES}
-        raise ConfigError(f"{where}.event: {_unknown(when.event, {*TYPES, *families})}")
+        check_names(f"{where}.event", [when.event], {*TYPES, *families})
     if around.classes is None and all(each in OF_TRACKS for each in types):
         raise ConfigError(f"{where}.event: {when.event} needs a detector, got none; configure one")
     cameras = when.cameras or tuple(around.recorded)
-    _check_names(f"{where}.cameras", when.cameras, around.recorded)
+    check_names(f"{where}.cameras", when.cameras, around.recorded)
     for key, names, known in (
         ("zones", when.zones, around.zones),
         ("lines", when.lines, around.lines),
     ):
         there = {each for camera in cameras for each in known.get(camera, ())}
-        _check_names(f"{where}.{key}", names, there, hint=f" of {' or '.join(cameras)}")
+        check_names(f"{where}.{key}", names, there, among=f" of {' or '.join(cameras)}")
     if around.classes:
-        _check_names(f"{where}.classes", when.classes, around.classes, hint=" in detector.classes")
+        check_names(f"{where}.classes", when.classes, around.classes, among=" in detector.classes")
     if when.lasts_s:
         for each in types:
             if each not in (*ENDS, *_MEASURED, *_ACTIVE):
@@ -195,10 +199,8 @@ def _check_when(where: str, when: WhenConfig, around: Surroundings) -> None:
 
 def _check_then(where: str, rule: RuleConfig, around: Surroundings) -> None:
     then = rule.then
-    for word in re.findall(r"{([^{}]*)}", then.text):
-        if word not in PLACEHOLDERS:
-            raise ConfigError(f"{where}.text: {_unknown(word, PLACEHOLDERS)}")
-    _check_names(f"{where}.webhooks", then.webhooks, around.webhooks, hint=" of kind webhook")
+    check_names(f"{where}.text", re.findall(r"{([^{}]*)}", then.text), PLACEHOLDERS)
+    check_names(f"{where}.webhooks", then.webhooks, around.webhooks, among=" of kind webhook")
     for what, wanted in (("clip", then.clip is not None), ("snapshot", then.snapshot)):
         for camera in rule.when.cameras or tuple(around.recorded):
             if wanted and not around.recorded[camera]:
@@ -206,21 +208,6 @@ def _check_then(where: str, rule: RuleConfig, around: Surroundings) -> None:
                     f"{where}.{what}: camera {camera!r} must be recorded to cut from; "
                     f"add record.folder or cameras.{camera}.record"
                 )
-
-
-def _check_names(
-    where: str, names: Collection[str], known: Collection[str], hint: str = ""
-) -> None:
-    for name in names:
-        if name not in known:
-            raise ConfigError(f"{where}: {_unknown(name, known, hint)}")
-
-
-def _unknown(name: str, known: Collection[str], hint: str = "") -> str:
-    near = difflib.get_close_matches(name, sorted(known), 1)
-    if near:
-        return f"there is no {name!r}{hint}; did you mean {near[0]!r}?"
-    return f"there is no {name!r}{hint}; known are {', '.join(sorted(known)) or 'none'}"
 
 
 def _check_timezone(where: str, name: str) -> None:

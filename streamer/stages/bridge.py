@@ -35,11 +35,7 @@ class Bridge(Stage):
         super().__init__(start)
         self._bridge = start.spec.name.partition(".")[2]
         path = log_path(start.config, start.live)
-        if path is None:
-            raise ConfigError(
-                "events.log: must not be off, for bridges read it; leave it out, or name a file "
-                "such as events.db"
-            )
+        assert path is not None, "the configuration has bridges, so it keeps a log"
         self._path = path
         self._said: deque[tuple[str, Fields]] = deque()
         self._failed: Exception | None = None

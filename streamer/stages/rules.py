@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from streamer.errors import ConfigError, SinkError
+from streamer.errors import SinkError
 from streamer.eventlog import Cursor, LogReader, log_path
 from streamer.events import utc
 from streamer.messages import Fields, Notice
@@ -50,11 +50,7 @@ class Rules(Stage):
     def __init__(self, start: StageStart) -> None:
         super().__init__(start)
         path = log_path(start.config, start.live)
-        if path is None:
-            raise ConfigError(
-                "events.log: must not be off, for rules read it; leave it out, or name a file such "
-                "as events.db"
-            )
+        assert path is not None, "the configuration has rules, so it keeps a log"
         self._reader = LogReader(path)
         self._file = path.with_name(f"{path.name}.rules")
         self._cursor = Cursor(path, "rules")
