@@ -76,8 +76,8 @@ def build(
     Args:
         onnx_path: ONNX file of opset 17 or lower.
         device: "cuda" or "cuda:<index>".
-        precision: one of PRECISIONS; None takes the graph's own. fp16 and bf16 rewrite the graph
-            (needs the onnx package); int8 needs a graph with Q/DQ nodes.
+        precision: one of PRECISIONS; fp32 and None take the graph as it is, fp16 and bf16 rewrite
+            one in fp32 (needs the onnx package), int8 needs one with Q/DQ nodes.
         batches: sizes that the engine is tuned for. Of several, every size up to the largest
             runs; a single one runs alone, and faster. None is 1, 8 and 32, or the graph's own.
             load_engine looks for None where its batch is None, and else for the single size.
@@ -189,8 +189,8 @@ def resolve_precision(precision: str | None, facts: GraphFacts, where: str) -> s
     """Choose the precision to build.
 
     Args:
-        precision: one of PRECISIONS, "f32" and "f16" for short, None for the graph's own, "auto"
-            for the graph's own and fp16 for one in fp32.
+        precision: one of PRECISIONS, "f32" and "f16" for short; fp32 takes any graph as it is,
+            as None does, and "auto" is fp16 for a graph in fp32.
         facts: of the graph.
         where: its name, for errors.
 
@@ -199,7 +199,7 @@ def resolve_precision(precision: str | None, facts: GraphFacts, where: str) -> s
         ValueError: there is no such precision.
     """
     own = facts.precision
-    name = {"f32": "fp32", "f16": "fp16", None: own}.get(precision, precision)
+    name = {"f32": own, "fp32": own, None: own, "f16": "fp16"}.get(precision, precision)
     if name == "auto":
         return "fp16" if own == "fp32" else own
     if name not in PRECISIONS:

@@ -281,6 +281,8 @@ def test_bf16_is_refused_by_8_6_alone() -> None:
         ("auto", "int8", "int8"),
         ("f16", "fp32", "fp16"),
         ("f32", "fp32", "fp32"),
+        ("f32", "int8", "int8"),
+        ("fp32", "fp16", "fp16"),
         ("tf32", "fp32", "tf32"),
         ("fp16", "fp16", "fp16"),
     ],
