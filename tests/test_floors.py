@@ -99,7 +99,7 @@ _OFFLINE = {
     "engines.codec": "checkpoint colour costs dvc dvc_export evaluate export layers metrics pack "
     "peers recipe rt shards share train transforms",
     "engines.detectors": "agreement calibrate evaluate examples export loss model pack train",
-    "engines.off": "augment backbones colour confusion crossvalidate evaluate export features "
+    "engines.off": "augment backbones colour config confusion crossvalidate evaluate export features "
     "metrics model pack pretrain shards street_test teacher train weights",
     "engines.reid": "free_batch",
 }

@@ -1,0 +1,122 @@
+"""Keep the maps of a frozen backbone for every clip of a pack, plain and augmented; offline.
+
+    python -m engines.off.features PACK BACKBONE_RUN OUT --variants 5
+
+Variant 0 is plain, for tests; the others are drawn. Each variant is a folder with the maps of the
+three taps in fp16 and with `start`, `label` as in a pack, at the recogniser's rate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engines.off.augment import (
+    augmented_clip,
+    jittered_index,
+    plain_clip,
+    plain_index,
+)
+from engines.off.model import OffNet
+from engines.off.shards import Pack
+from engines.off.weights import initial_net
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """Maps of all clips, seen one way."""
+
+    maps: list[NDArray[np.float16]]
+    """(F, C, h, w) of each tap, mapped from disk."""
+    start: NDArray[np.int64]
+    label: NDArray[np.int16]
+
+    def gathered(self, index: NDArray[np.int64]) -> list[Tensor]:
+        """Maps (n..., C, h, w) of some frames, float32."""
+        flat = index.reshape(-1)
+        return [
+            torch.from_numpy(m[flat].astype(np.float32)).unflatten(0, index.shape)
+            for m in self.maps
+        ]
+
+    @classmethod
+    def load(cls, folder: Path) -> Variant:
+        """Map one variant."""
+        taps = sorted(folder.glob("maps*.npy"))
+        if not taps:
+            raise SystemExit(f"{folder}: must hold maps*.npy; make them with engines.off.features")
+        with np.load(folder / "clips.npz", allow_pickle=False) as clips:
+            start, label = clips["start"], clips["label"]
+        return cls([np.load(tap, mmap_mode="r") for tap in taps], start, label)
+
+
+def write_variant(net: OffNet, pack: Pack, folder: Path, seed: int | None) -> None:
+    """Run the backbone over all clips; None is the plain variant."""
+    size = (net.config.width, net.config.height)
+    maps: list[list[NDArray[np.float16]]] = [[] for _ in net.backbone.taps]
+    start, labels = [0], []
+    for clip in range(len(pack)):
+        begin, end = pack.span(clip)
+        if seed is None:
+            index = plain_index(end - begin)
+            planes = plain_clip(pack.frames[begin:end][index], size)
+        else:
+            rng = np.random.default_rng((seed, clip))
+            index = jittered_index(rng, end - begin)
+            planes = augmented_clip(pack.frames[begin:end][index], size, rng)
+        with torch.no_grad():
+            for tap, x in zip(maps, net.maps_of(torch.from_numpy(planes)[None]), strict=True):
+                tap.append(x[0].numpy().astype(np.float16))
+        index = index[net.config.lag :]
+        labels.append(pack.label[begin:end][index])
+        start.append(start[-1] + len(index))
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, tap in enumerate(maps):
+        np.save(folder / f"maps{number}.npy", np.concatenate(tap))
+    np.savez(folder / "clips.npz", start=np.array(start), label=np.concatenate(labels))
+
+
+def load_variants(folder: Path) -> list[Variant]:
+    """Map all variants of a folder, the plain one first."""
+    folders = sorted(folder.glob("variant*"))
+    if not folders:
+        raise SystemExit(f"{folder}: must hold variant00; make it with engines.off.features")
+    return [Variant.load(each) for each in folders]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write all variants that are not there yet."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("pack", type=Path)
+    parser.add_argument("backbone", help="run of engines.off.pretrain, or random")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--variants", type=int, default=5)
+    parser.add_argument("--size", default="224x128")
+    parser.add_argument("--modality", default="rgb", choices=("rgb", "diff"))
+    options = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    pack = Pack.load(options.pack)
+    size = tuple(int(n) for n in options.size.split("x"))
+    net = initial_net(
+        options.backbone, max(len(pack.classes), 2), (size[0], size[1]), options.modality
+    ).eval()
+    for number in range(options.variants):
+        folder = options.out / f"variant{number:02d}"
+        if not (folder / "clips.npz").exists():
+            write_variant(net, pack, folder, number or None)
+            sys.stdout.write(f"{folder}\n")
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
