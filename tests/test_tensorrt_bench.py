@@ -54,8 +54,9 @@ def test_all_of_it_runs_on_a_processor(tmp_path: Path, data_dir: Path) -> None:
     }
     assert read_graph((folder / "street.planes.fp16.onnx").read_bytes(), "n").precision == "fp16"
     assert "feed" in read_metadata(folder / "street.planes.onnx")
-    for name in names - {path for path in names if path.startswith("street")}:
-        (folder / name).unlink()
+    for name in names:
+        if not name.startswith("street."):  # one detector is enough to measure
+            (folder / name).unlink()
     save(folder / "double.onnx", batch=2)
 
     result = tmp_path / "gpu.json"
