@@ -351,6 +351,22 @@ def test_a_webhook_signs_time_and_body(
         }
 
 
+def test_a_connection_that_was_closed_for_idleness_is_no_failure(
+    tmp_path: Path, bench: Bench
+) -> None:
+    with HookServer(tmp_path) as server:
+        bridge = bench.bridge(bench.config(kind="webhook", address=server.address))
+        bench.write(3)
+        wait_for(lambda: bridge.pump.delivered == 3, "the first events")
+        server.stop()
+        server.start()
+        bench.write(3)
+        wait_for(lambda: bridge.pump.delivered == 6, "all events")
+        bridge.end()
+        assert bridge.kinds() == ["bridge.up"]
+        assert once(server.received()) == bench.expected()
+
+
 def test_the_signature_is_what_another_program_computes() -> None:
     # printf '1700000000.{}' | openssl dgst -sha256 -hmac key
     expected = "9d713ed406bb7076d4123f0dc2c39d2df5c654ed4b0cd56b52c8b4c940bd63ae"

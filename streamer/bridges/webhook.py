@@ -50,10 +50,14 @@ class Webhook:
         self._connection = self._make(address)
 
     def open(self) -> None:
-        """Nothing: a server is met with the first event."""
+        """Connect; the first event goes over this connection."""
+        try:
+            self._connection.connect()
+        except OSError as error:
+            raise TargetDown(f"{self._where}: {error}") from error
 
     def check(self) -> None:
-        """Nothing: a connection that is gone is made anew."""
+        """Nothing: servers close idle connections, and the next event makes another."""
 
     def send(self, rows: Sequence[Row]) -> None:
         """Post events, in parts of `batch`."""
@@ -77,11 +81,7 @@ class Webhook:
         lines = [row.line for row in rows]
         body = lines[0] if self._config.batch == 1 else b"[" + b",".join(lines) + b"]"
         try:
-            self._connection.request("POST", self._path, body, self._headers(body))
-            answer = self._connection.getresponse()
-            answer.read(_MOST_ANSWER_BYTES)
-            if not answer.isclosed():
-                self._connection.close()
+            answer = self._exchange(body)
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
             why = str(error) or type(error).__name__
@@ -96,6 +96,27 @@ class Webhook:
         if answer.status >= 500 or answer.status in _TRY_AGAIN:
             raise TargetDown(said, done=done, retry_in_s=_seconds(answer.getheader("Retry-After")))
         return said
+
+    def _exchange(self, body: bytes) -> http.client.HTTPResponse:
+        """Post over the connection that there is, or a fresh one if the server has closed it."""
+        reused = self._connection.sock is not None
+        try:
+            return self._exchange_once(body)
+        except TimeoutError:
+            raise
+        except (OSError, http.client.HTTPException):
+            self._connection.close()
+            if not reused:
+                raise
+            return self._exchange_once(body)
+
+    def _exchange_once(self, body: bytes) -> http.client.HTTPResponse:
+        self._connection.request("POST", self._path, body, self._headers(body))
+        answer = self._connection.getresponse()
+        answer.read(_MOST_ANSWER_BYTES)
+        if not answer.isclosed():
+            self._connection.close()
+        return answer
 
     def _headers(self, body: bytes) -> dict[str, str]:
         headers = {"Content-Type": "application/json", "User-Agent": f"streamer/{__version__}"}

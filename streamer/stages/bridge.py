@@ -78,7 +78,7 @@ class Bridge(Stage):
         self.counters["backlog"] = self._pump.backlog
         self.counters["delivered"] = self._pump.delivered
         self.counters["parked"] = self._pump.parked
-        self.counters["down"] = bool(self._pump.down)
+        self.counters["down"] = int(bool(self._pump.down))
         self.tick_at = time.monotonic() + _COUNT_S
 
     def on_stop(self, *, drain: bool) -> None:
