@@ -1,21 +1,30 @@
 """Put scaling, colour conversion and normalisation of frames in front of an ONNX network; offline.
 
+    python -m engines.feed_graph DETECTOR OUT.onnx --size 1280x720 [--layout bgr] [--matrix bt709]
+
 The engine then takes a slot's planes as they are. Its operators are ones that every release of
 TensorRT takes. Bilinear, as OpenCV's, but without its roundings to whole numbers in between.
 """
 
 from __future__ import annotations
 
+import argparse
+import re
+import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from engines.detectors.runtime import Detector
 from engines.detectors.signature import Signature
-from engines.errors import ModelError
+from engines.errors import EngineError, ModelError
 from engines.feed import METADATA_KEY, PICTURE, PLANES, Feed, Layout, Matrix
+from engines.zoo import find_model
 
 F64 = NDArray[np.float64]
 
@@ -236,3 +245,33 @@ def _rgb_to_yuv(red: float, blue: float) -> tuple[F64, F64]:
 
 
 _LUMA_WEIGHTS = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Rewrite a detector from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("detector", help="name of a shipped one, or an ONNX file")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--size", required=True, help="of the frames, as in 1280x720")
+    parser.add_argument("--layout", default="planes", choices=get_args(Layout))
+    parser.add_argument("--matrix", default="bt601", choices=get_args(Matrix))
+    options = parser.parse_args(argv)
+    size = re.fullmatch(r"(\d+)x(\d+)", options.size)
+    if size is None:
+        parser.error(f"--size must be WIDTHxHEIGHT, got {options.size!r}")
+    try:
+        detector = Detector.load(options.detector, device="onnxruntime:cpu")
+        detector.close()
+        width, height = int(size[1]), int(size[2])
+        feed = feed_for(
+            detector.signature, width, height, layout=options.layout, matrix=options.matrix
+        )
+        path = find_model(options.detector)
+        options.out.write_bytes(add_feed(path.read_bytes(), feed, str(path)))
+    except (EngineError, OSError, ValueError) as error:
+        parser.error(str(error))
+    sys.stdout.write(f"{options.out}: takes {options.layout} of {width}x{height} pixels\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -19,7 +19,7 @@ from engines.detectors.runtime import Detector
 from engines.detectors.signature import Signature
 from engines.errors import EngineMismatch, ModelError
 from engines.feed import Feed, read_feed
-from engines.feed_graph import add_feed
+from engines.feed_graph import add_feed, main
 from engines.load import load_engine
 from engines.onnxfile import read_metadata
 from engines.onnxgraph import read_graph
@@ -213,6 +213,43 @@ def test_the_shipped_detector_sees_the_same(tmp_path: Path, data_dir: Path) -> N
     np.testing.assert_allclose(got.scores[same], wanted.scores[sure], atol=0.02)
     engine.close()
     detector.close()
+
+
+def test_a_public_detector_is_rewritten_by_command_and_still_known(
+    tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = data_dir / "weights" / "FastestDet_352_coco.onnx"
+    out = tmp_path / "fed.onnx"
+    main([str(weights), str(out), "--size", "320x180"])
+    assert capsys.readouterr().out == f"{out}: takes planes of 320x180 pixels\n"
+    plain, fed = (Detector.load(path, device="onnxruntime:cpu") for path in (weights, out))
+    frame = smooth_frame(320, 180)
+    assert set(fed.prepare(*frame)) == {"y", "u", "v"}
+    assert fed.signature.family == plain.signature.family
+    outputs = [
+        detector.engine.infer(detector.prepare(*frame))[plain.signature.output.name]
+        for detector in (fed, plain)
+    ]
+    assert np.abs(outputs[0] - outputs[1]).mean() < 0.02 * np.abs(outputs[1]).max()
+    plain.close()
+    fed.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["street", "--size", "1280"], "--size must be WIDTHxHEIGHT, got '1280'"),
+        (["street", "--size", "1x1"], "at least 2 pixels wide and high"),
+        (["nobody", "--size", "64x64"], "nobody"),
+    ],
+)
+def test_wrong_words_of_the_command(
+    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([arguments[0], str(tmp_path / "out.onnx"), *arguments[1:]])
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_one_frame_is_not_copied_and_wrong_sizes_are_refused() -> None:
