@@ -96,7 +96,7 @@ _OFFLINE = {
     "engines.classifiers": "describe evaluate export model pack train",
     "engines.cascade": "evaluate examples export layers metrics model pack published region rule "
     "small train",
-    "engines.codec": "checkpoint colour costs dvc dvc_export evaluate export layers metrics pack "
+    "engines.codec": "checkpoint costs dvc dvc_export evaluate export layers pack "
     "peers recipe rt shards share train transforms",
     "engines.detectors": "agreement calibrate evaluate examples export loss model pack train",
     "engines.off": "augment backbones colour config confusion crossvalidate evaluate export features "
@@ -129,6 +129,10 @@ HOMES: dict[str, tuple[str, ...]] = {
         "streamer.tracking.motion",
         "streamer.inference.motion",
         "streamer.stages.encode",  # to keep its threads to one
+        "streamer.sinks.learned",
+        "streamer.sinks.still",
+        "engines.codec.colour",
+        "engines.codec.metrics",
         "engines.detectors.preprocess",
         "engines.crops",
         "engines.cascade.picture",

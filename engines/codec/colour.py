@@ -1,4 +1,4 @@
-"""Turn full-range pictures into limited-range YUV 4:2:0 planes and back, once; offline and tests.
+"""Turn full-range pictures into limited-range YUV 4:2:0 planes and back, once.
 
 BT.601, chroma sited at the centre of its four pixels. Needs numpy and cv2 alone.
 """

@@ -1,4 +1,4 @@
-"""Compare decoded planes with the planes that were coded: PSNR and MS-SSIM; offline."""
+"""Compare decoded planes with the planes that were coded: PSNR and MS-SSIM."""
 
 from __future__ import annotations
 

@@ -108,6 +108,11 @@ class LvcReader:
         self.damages = damages  # they are noted when the frames are read
         return entries
 
+    @property
+    def has_index(self) -> bool:
+        """True if the file was closed by its writer."""
+        return self._stored_index() is not None
+
     def _stored_index(self) -> list[IndexEntry] | None:
         tail = self._read(max(0, self._size - INDEX_TAIL.size - CRC_BYTES), INDEX_TAIL.size)
         if len(tail) < INDEX_TAIL.size or not tail.endswith(INDEX_MAGIC):

@@ -23,6 +23,7 @@ COMMANDS = {
     "check": "check a configuration and say what it would use; runs nothing",
     "probe": "say what a source is: codec, size, rate, key frames, clock",
     "events": "print the events of this host's log, or of a running pipeline",
+    "codec": "write, read and compare recordings of the learned codec (.lvc)",
     "schema": "print the JSON schema of all events",
     "doctor": "say what this machine has and lacks",
 }

@@ -1,6 +1,6 @@
 """Turn one URI into the source that reads it; runs in the decode process and in the CLI.
 
-    clip.mp4, file:///clip.mp4        a file             paced: at media speed, as a camera would
+    clip.mp4, file:///clip.mp4        a file, also .lvc  paced: at media speed, as a camera would
     rtsp://user:${PW}@cam/stream      a network camera   ?transport=udp asks for UDP
     https://host/live.m3u8            HLS, or a file or stream over HTTP
     0, camera:0, /dev/video0          a local camera
@@ -109,6 +109,11 @@ def _local(uri: str, options: SourceOptions) -> Source:
         raise SourceError(f"{path}: the file is empty", reason="corrupt", permanent=True)
     if is_image(path):
         return ImageSource(path, fps=options.fps)
+    if path.suffix.lower() == ".lvc":
+        # Networks are loaded only where they are asked for.
+        from streamer.sources.learned import LvcSource
+
+        return LvcSource(path)
     demuxer_options: tuple[tuple[str, str], ...] = ()
     if options.fps and path.suffix.lower() in (".264", ".h264", ".265", ".h265", ".hevc"):
         demuxer_options = (("framerate", str(options.fps)),)
