@@ -21,7 +21,7 @@ _OPSET_DOMAIN, _OPSET_VERSION = 1, 2
 _NODE, _INITIALIZER, _INPUT, _OUTPUT = 1, 5, 11, 12
 _NODE_INPUT, _NODE_OUTPUT, _OPERATOR, _ATTRIBUTE, _NODE_DOMAIN = 1, 2, 4, 5, 7
 _ATTRIBUTE_NAME, _INTEGER, _TENSOR, _SUBGRAPH, _SUBGRAPHS = 1, 3, 5, 6, 11
-_TENSOR_TYPE, _TENSOR_NAME, _DATA_LOCATION = 2, 8, 14
+_TENSOR_TYPE, _INT32_DATA, _TENSOR_NAME, _RAW_DATA, _DATA_LOCATION = 2, 5, 8, 9, 14
 _VALUE_NAME, _VALUE_TYPE = 1, 2
 _OF_TENSOR, _ELEMENT, _SHAPE, _LENGTH = 1, 1, 2, 1
 
@@ -47,6 +47,7 @@ _ELEMENT_TYPES = {
     22: "int4",
     23: "float4e2m1",
 }
+_QUANTISING = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _OF_NUMPY = tuple(_ELEMENT_TYPES[n] for n in (1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13))
 _STANDARD_DOMAINS = ("", "ai.onnx")
 
@@ -67,11 +68,13 @@ class GraphFacts:
     """For each input the kinds of operators that read it."""
     external_data: bool
     """Weights lie in other files."""
+    zero_points: bool = False
+    """Some Q/DQ node has a zero point that is unsigned or not zero."""
 
     @property
     def quantised(self) -> bool:
         """It has Q/DQ nodes."""
-        return "QuantizeLinear" in self.operators or "DequantizeLinear" in self.operators
+        return bool(self.operators.keys() & _QUANTISING)
 
     @property
     def precision(self) -> str:
@@ -91,7 +94,9 @@ class _Reading:
     operators: dict[str, str] = field(default_factory=dict)
     element_types: set[str] = field(default_factory=set)
     readers: dict[str, set[str]] = field(default_factory=dict)
-    weights: set[str] = field(default_factory=set)
+    weights: dict[str, bool] = field(default_factory=dict)
+    """Weights and constants; True for those that are signed and zero all through."""
+    zero_points: set[str] = field(default_factory=set)
     external_data: bool = False
 
 
@@ -141,6 +146,7 @@ def read_graph(model: bytes, where: str) -> GraphFacts:
         frozenset(reading.element_types | types),
         {spec.name: frozenset(reading.readers.get(spec.name, ())) for spec in inputs},
         reading.external_data,
+        not all(reading.weights.get(name, False) for name in reading.zero_points),
     )
 
 
@@ -160,33 +166,37 @@ def _read_node(node: memoryview, reading: _Reading) -> None:
         operator = f"{domain}.{operator}"
     outputs = [_text(content) for number, content in entries if number == _NODE_OUTPUT]
     reading.operators.setdefault(operator, next(iter(outputs), ""))
+    inputs = [_text(content) for number, content in entries if number == _NODE_INPUT]
+    for name in inputs:
+        reading.readers.setdefault(name, set()).add(operator)
+    if operator in _QUANTISING:
+        reading.zero_points.update(inputs[2:3])
     for number, content in entries:
-        if number == _NODE_INPUT:
-            reading.readers.setdefault(_text(content), set()).add(operator)
-        elif number == _ATTRIBUTE:
-            _read_attribute(content, reading, casts=operator == "Cast")
+        if number == _ATTRIBUTE:
+            _read_attribute(content, reading, operator, "".join(outputs[:1]))
 
 
-def _read_attribute(attribute: memoryview, reading: _Reading, *, casts: bool) -> None:
+def _read_attribute(attribute: memoryview, reading: _Reading, operator: str, output: str) -> None:
     entries = list(fields(attribute))
     named_to = any(n == _ATTRIBUTE_NAME and _text(content) == "to" for n, content in entries)
     for number, content in entries:
         if number in (_SUBGRAPH, _SUBGRAPHS):
             _read_graph(content, reading)
         elif number == _TENSOR:
-            _read_tensor(content, reading)
-        elif number == _INTEGER and casts and named_to:
+            _read_tensor(content, reading, output)
+        elif number == _INTEGER and operator == "Cast" and named_to:
             reading.element_types.add(_element(_number(content)))
 
 
-def _read_tensor(tensor: memoryview, reading: _Reading) -> None:
-    for number, content in fields(tensor):
-        if number == _TENSOR_TYPE:
-            reading.element_types.add(_element(_number(content)))
-        elif number == _TENSOR_NAME:
-            reading.weights.add(_text(content))
-        elif number == _DATA_LOCATION:
-            reading.external_data |= bool(_number(content))
+def _read_tensor(tensor: memoryview, reading: _Reading, name: str = "") -> None:
+    """Read the type of a weight, or of a constant that is known by its node's output."""
+    entry = dict(fields(tensor))
+    element = _element(_number(entry.get(_TENSOR_TYPE)))
+    reading.element_types.add(element)
+    reading.external_data |= bool(_number(entry.get(_DATA_LOCATION)))
+    stored = (entry.get(_RAW_DATA, b""), entry.get(_INT32_DATA, b""))
+    is_zero = element == "int8" and not any(bytes(data).strip(b"\0") for data in stored)
+    reading.weights[name or _text(entry.get(_TENSOR_NAME))] = is_zero
 
 
 def _spec(value: memoryview) -> TensorSpec:

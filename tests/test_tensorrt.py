@@ -193,6 +193,30 @@ def test_planes_must_be_cast_first() -> None:
     check_graph(facts_of(network(cast, element=TensorProto.UINT8)), EIGHT, "net.onnx")
 
 
+@pytest.mark.parametrize("constant", [False, True])
+@pytest.mark.parametrize(
+    ("zero", "taken"),
+    [(np.int8(0), True), (np.zeros(3, np.int8), True), (np.int8(3), False), (np.uint8(0), False)],
+)
+def test_zero_points_must_be_zero(zero: np.ndarray, taken: bool, constant: bool) -> None:
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),
+    ]
+    weights = {"s": np.full(np.shape(zero), 0.1, np.float32), "z": np.asarray(zero)}
+    if constant:
+        value = numpy_helper.from_array(weights.pop("z"))
+        nodes.insert(0, helper.make_node("Constant", [], ["z"], value=value))
+    facts = facts_of(network(*nodes, weights=weights))
+    assert facts.precision == "int8"
+    for release in RELEASES:
+        if taken:
+            check_graph(facts, release, "net.onnx")
+        else:
+            with pytest.raises(ModelError, match="zero points of 0 for TensorRT, got others; quan"):
+                check_graph(facts, release, "net.onnx")
+
+
 @pytest.mark.parametrize("shape", [("batch", 3, "h", "w"), ("batch", 3, 8, "w"), ()])
 def test_sizes_that_cannot_be_fixed(shape: tuple[int | str, ...]) -> None:
     with pytest.raises(ModelError, match=r"only the first axis, the batch, may .* fixed length of"):

@@ -62,6 +62,11 @@ def _check_operators(facts: GraphFacts, release: Release, where: str) -> None:
 
 
 def _check_types(facts: GraphFacts, release: Release, where: str) -> None:
+    if facts.zero_points:
+        raise ModelError(
+            f"{where}: Q/DQ nodes must be signed with zero points of 0 for TensorRT, got others; "
+            f"quantise the network for TensorRT, {_ELSEWHERE}"
+        )
     unknown = sorted(facts.element_types - set(release.element_types))
     if "bfloat16" in unknown:
         raise ModelError(
