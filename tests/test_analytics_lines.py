@@ -80,6 +80,14 @@ def test_whoever_goes_to_and_fro_is_counted_each_time_unless_once_is_set() -> No
     assert counts == ((3, 3), (1, 1))
 
 
+def test_who_turns_up_on_the_line_has_not_crossed_it() -> None:
+    watch = Watch(lines={"kerb": UPRIGHT})
+    watch.play(2, {1: along(501, -100)})  # first seen within the margin
+    assert told(watch) == []
+    watch.play(3, {1: along(301, 100)})
+    assert told(watch) == [(1, "in")]
+
+
 def test_a_gap_while_crossing_is_bridged_by_a_straight_line() -> None:
     watch = Watch(lines={"kerb": UPRIGHT})
     watch.play(4, {1: lambda t: (300 + 100 * t, 250) if not 1.5 < t < 2.5 else None})

@@ -1,7 +1,7 @@
 """Decide which tracks have crossed which lines, each crossing once.
 
-A track has crossed when it is surely on the other side (beyond the margin, or for settle_s) and the
-way it took there went between the ends of the line.
+A track has crossed when it was surely on one side (beyond the margin, or for settle_s), is surely
+on the other, and the way it took there went between the ends of the line.
 """
 
 from __future__ import annotations
@@ -36,20 +36,22 @@ class Lines:
         """
         beside, along = self._segments.beside(self._anchors.points(rows["box"]))
         raw, fresh = beside >= 0, rows["fresh"]
-        for name in ("line_raw", "line_right"):
-            rows[name][fresh] = raw[fresh]
+        rows["line_raw"][fresh] = raw[fresh]
         changed = raw != rows["line_raw"]
         if changed.any():
             self._note_change(rows, pairs_of(changed), beside, along, time_s)
         rows["line_run_s"][changed | fresh[:, None]] = time_s
         rows["line_raw"], rows["line_beside"], rows["line_along"] = raw, beside, along
-        over = (raw != rows["line_right"]) & confirmed[:, None]
-        if not over.any():
+        unknown = ~rows["line_known"]
+        over = (raw != rows["line_right"]) & ~unknown & confirmed[:, None]
+        if not (over | unknown).any():
             return pairs_of(over)
-        over &= (np.abs(beside) >= self._margin * sizes_px[:, None]) | (
-            time_s - rows["line_run_s"] >= self._settle_s
-        )
-        rows["line_right"][over] = raw[over]
+        sure = np.abs(beside) >= self._margin * sizes_px[:, None]
+        sure |= time_s - rows["line_run_s"] >= self._settle_s
+        over &= sure
+        rows["line_known"] |= sure
+        decided = over | (unknown & sure)
+        rows["line_right"][decided] = raw[decided]
         between = (rows["line_crossed_at"] >= 0) & (rows["line_crossed_at"] <= 1)
         over &= between & self._classes[rows["class"]]
         over &= ~(self._once & np.where(raw, rows["line_was_in"], rows["line_was_out"]))

@@ -17,8 +17,8 @@ def kind_of_rows(zones: int, lines: int) -> np.dtype[np.void]:
     By zone: inside is what was decided, raw what was seen last, run_s since when, edge_s when it
     was first seen inside without having been clearly outside since; entered_s and past_s are of
     this visit and all before; _due_s and limit_kmh are infinite where nothing is to be told.
-    By line: right is the side that was decided, raw the one seen last, beside and along the last
-    place; crossed_s and crossed_at are of the last change of raw.
+    By line: right is the side that was decided, if it is known; raw the one seen last, beside and
+    along the last place; crossed_s and crossed_at are of the last change of raw.
     """
     one = [("id", "i8"), ("class", "i8"), ("seen_s", "f8"), ("fresh", "?")]
     one += [("still_s", "f8"), ("ground_s", "f8"), ("speed_kmh", "f8")]
@@ -28,7 +28,8 @@ def kind_of_rows(zones: int, lines: int) -> np.dtype[np.void]:
     by_zone = [(name, "f8", (zones,)) for name in (*times, *limits)]
     flags = ("inside", "raw", "appeared", "loitered")
     by_zone += [(name, "?", (zones,)) for name in flags]
-    by_line = [(f"line_{name}", "?", (lines,)) for name in ("right", "raw", "was_in", "was_out")]
+    flags_of_line = ("known", "right", "raw", "was_in", "was_out")
+    by_line = [(f"line_{name}", "?", (lines,)) for name in flags_of_line]
     reals = ("run_s", "beside", "along", "crossed_s", "crossed_at")
     by_line += [(f"line_{name}", "f8", (lines,)) for name in reals]
     return np.dtype([*one, *few, *by_zone, *by_line])
