@@ -20,7 +20,7 @@ class CarryOptions:
     """How much change, and for how long, is let pass.
 
     threshold: mean difference of 8x8 pixels, in levels, from which on a block has changed.
-    stale: share of changed blocks that may wait until there are more of them ...
+    stale: share of blocks that may have changed and wait, so that one run serves several frames ...
     stale_s: ... but no longer than this, in media time.
     refresh_s: everything is labelled anew after this media time.
     cut: share of changed blocks from which on the scene counts as another.
@@ -28,8 +28,8 @@ class CarryOptions:
     """
 
     threshold: float = 6.0
-    stale: float = 0.05
-    stale_s: float = 0.3
+    stale: float = 0.35
+    stale_s: float = 0.08
     refresh_s: float = 2.0
     cut: float = 0.6
     gap_s: float = 1.0

@@ -28,12 +28,19 @@ from torch import Tensor, nn
 from engines.cascade.classes import CAMVID_CLASSES
 from engines.cascade.model import Cascade
 from engines.cascade.signature import FILES, HALO, STRIDE, Signature
+from engines.cascade.small import SmallStage3
 from engines.cascade.train import load_average
 from engines.load import load_engine
 
 OPSET = 17  # TensorRT 8.6 parses no later one
 TOLERANCE = 1e-3
 LICENCE = "CC BY-NC 4.0"
+OUTPUTS = (
+    ("features", "logits", "confidence"),
+    ("features", "logits", "confidence"),
+    ("logits",),
+)
+"""Of each stage."""
 _SMALL_TENSOR = 32  # constants shorter than this are no weights
 
 
@@ -52,18 +59,19 @@ class FirstStage(nn.Module):  # type: ignore[misc]
 
 
 class LaterStage(nn.Module):  # type: ignore[misc]
-    """blocks with their halo -> features without, logits, confidence; as the stage does densely."""
+    """blocks with their halo -> what the stage gives for them densely; the last one only logits."""
 
     def __init__(self, stage: nn.Module) -> None:
         super().__init__()
         self.stage = copy.deepcopy(stage)
         self.stage.branch[0][0].padding = (0, 0)  # the halo is what it reads
 
-    def forward(self, blocks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, blocks: Tensor) -> tuple[Tensor, ...]:
         x = blocks.permute(0, 3, 1, 2)
         x = F.relu(x[:, :, HALO:-HALO, HALO:-HALO] + self.stage.branch(x))
-        if hasattr(self.stage, "refine"):
+        if isinstance(self.stage, SmallStage3):
             x = F.relu(x + self.stage.refine(x))
+            return (self.stage.head(x),)
         logits = self.stage.head(x)
         return x.permute(0, 2, 3, 1), logits, logits.softmax(dim=1).amax(dim=1)
 
@@ -158,8 +166,8 @@ def _example(number: int, signature: Signature) -> Tensor:
 def stage_graph(net: Cascade, number: int, signature: Signature) -> onnx.ModelProto:
     """Make the graph of stage 1, 2 or 3 of a rounded network."""
     name = "planes" if number == 1 else "blocks"
-    names = ["features", "logits", "confidence"]
-    spatial = {
+    names = list(OUTPUTS[number - 1])
+    free = {
         "blocks": {0: "n", 1: "edge_h", 2: "edge_w"},
         "features": {0: "n", 1: "h", 2: "w"},
         "logits": {0: "n", 2: "h", 3: "w"},
@@ -176,7 +184,7 @@ def stage_graph(net: Cascade, number: int, signature: Signature) -> onnx.ModelPr
             buffer,
             input_names=[name],
             output_names=names,
-            dynamic_axes=None if number == 1 else spatial,
+            dynamic_axes=None if number == 1 else {key: free[key] for key in (name, *names)},
             opset_version=OPSET,
             dynamo=False,
         )
@@ -215,10 +223,9 @@ def _difference(net: Cascade, number: int, signature: Signature, path: Path) -> 
     engine.close()
     with torch.no_grad():
         theirs = _wrapped(net, number)(example)
-    names = ("features", "logits", "confidence")
     return max(
         float(np.abs(ours[name] - tensor.numpy()).max())
-        for name, tensor in zip(names, theirs, strict=True)
+        for name, tensor in zip(OUTPUTS[number - 1], theirs, strict=True)
     )
 
 

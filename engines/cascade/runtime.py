@@ -92,6 +92,7 @@ class Segmenter:
         if classes is not None and len(classes) != len(known):
             raise ValueError(f"classes must be {len(known)} names, got {len(classes)}")
         self.stages = stages
+        self.folder: Path | None = None
         self.classes = tuple(classes or known)
         self.carry = carry
         self.out_stride = out_stride
@@ -152,6 +153,7 @@ class Segmenter:
                 Stages(loaded, signature, rule), names, carry=carry, out_stride=out_stride
             )
             segmenter.check(folder)
+            segmenter.folder = folder
             return segmenter
         except Exception:
             for engine in loaded:

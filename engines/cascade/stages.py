@@ -1,13 +1,13 @@
 """Run the three stage engines on one input: the first densely, the others on blocks; with numpy.
 
-Blocks are gathered with a halo of one position into a batch, run, and scattered back. Batches have
-one of a few lengths (buckets), because an engine prepares itself anew for each length. From
-`dense_share` of all blocks on, the whole map is run as one block. Not thread-safe.
+Blocks are gathered with a halo of one position, run in batches that fit a processor's cache, and
+scattered back. Batches have one of a few lengths (buckets), because an engine prepares itself anew
+for each length. From `dense_share` of all blocks on, the whole map is run as one block. Not
+thread-safe.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,7 +20,8 @@ from engines.cascade.picture import F32, U8, Mask
 from engines.cascade.signature import HALO, Signature
 from engines.errors import EngineFailed
 
-I32 = NDArray[np.int32]
+BUCKETS = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128)
+"""Lengths of batches; longer ones fall out of the cache and are slower."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class Stages:
         signature: Signature,
         rule: Rule,
         *,
-        dense_share: float = 0.9,
+        dense_share: float = 0.8,
         least: int = 0,
         last: int = 3,
     ) -> None:
@@ -86,7 +87,6 @@ class Stages:
         rows, columns = signature.blocks
         cells = signature.cells
         self._dense_from = dense_share * rows * columns
-        self._buckets = _buckets(rows * columns)
         self.logits: F32 = np.zeros((len(signature.classes), rows * cells, columns * cells), "f4")
         self.stage_of: NDArray[np.uint8] = np.zeros((rows, columns), np.uint8)
 
@@ -125,7 +125,7 @@ class Stages:
         edge, channels = self.signature.cells + 2 * HALO, self.signature.channels
         rows, columns = (n * self.signature.cells + 2 * HALO for n in self.signature.blocks)
         for engine in self.engines[1:]:
-            for bucket in self._buckets:
+            for bucket in BUCKETS:
                 engine.infer({"blocks": np.zeros((bucket, edge, edge, channels), np.float32)})
             engine.infer({"blocks": np.zeros((1, rows, columns, channels), np.float32)})
 
@@ -155,25 +155,37 @@ class Stages:
 
     def _run_blocks(self, number: int, table: F32, going: Mask) -> Mask:
         where = np.nonzero(going)
-        count, cells = len(where[0]), self.signature.cells
-        edge = cells + 2 * HALO
-        windows = sliding_window_view(table, (edge, edge), axis=(0, 1))[::cells, ::cells]
-        batch = np.zeros((self._bucket(count), edge, edge, table.shape[2]), np.float32)
-        batch[:count] = windows[where].transpose(0, 2, 3, 1)
-        outputs = self.engines[number - 1].infer({"blocks": batch})
-        self._blocks_of(self.logits.transpose(1, 2, 0))[where] = outputs["logits"][
-            :count
+        outputs = self._infer_blocks(self.engines[number - 1], self._gather(table, where))
+        _blocks_of(self.logits.transpose(1, 2, 0), self.signature.cells)[where] = outputs[
+            "logits"
         ].transpose(0, 2, 3, 1)
         self.stage_of[where] = number
         if number == 3:
             return going
-        self._blocks_of(_inside(table))[where] = outputs["features"][:count]
-        confidence = outputs["confidence"][:count]
-        _finite(confidence, f"stage {number}")
-        share = (~(confidence > self.rule.rho)).mean(axis=(1, 2), dtype=np.float32)
+        _blocks_of(_inside(table), self.signature.cells)[where] = outputs["features"]
+        _finite(outputs["confidence"], f"stage {number}")
+        share = (~(outputs["confidence"] > self.rule.rho)).mean(axis=(1, 2), dtype=np.float32)
         on = np.zeros_like(going)
         on[where] = share > self.rule.share
         return on
+
+    def _gather(self, table: F32, where: tuple[NDArray[np.intp], ...]) -> F32:
+        """Blocks with their halo: (n, cells + 2 halo, cells + 2 halo, C)."""
+        cells = self.signature.cells
+        edge = cells + 2 * HALO
+        windows = sliding_window_view(table, (edge, edge), axis=(0, 1))[::cells, ::cells]
+        return np.ascontiguousarray(windows[where].transpose(0, 2, 3, 1))
+
+    def _infer_blocks(self, engine: Engine, blocks: F32) -> dict[str, F32]:
+        parts = []
+        for first in range(0, len(blocks), BUCKETS[-1]):
+            part = blocks[first : first + BUCKETS[-1]]
+            batch = np.empty((bucket(len(part)), *part.shape[1:]), np.float32)
+            batch[: len(part)] = part
+            batch[len(part) :] = 0
+            outputs = engine.infer({"blocks": batch})
+            parts.append({name: array[: len(part)] for name, array in outputs.items()})
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _run_whole(self, number: int, table: F32, going: Mask) -> Mask:
         """Run the map as one block; only the logits of blocks that go on are taken."""
@@ -182,9 +194,9 @@ class Stages:
         self.stage_of[going] = number
         if number == 3:
             return going
-        features = self._blocks_of(outputs["features"][0])
-        self._blocks_of(_inside(table))[going] = features[going]
         cells = self.signature.cells
+        features = _blocks_of(outputs["features"][0], cells)
+        _blocks_of(_inside(table), cells)[going] = features[going]
         return going & self._going(outputs["confidence"][0], cells, f"stage {number}")
 
     def _going(self, confidence: F32, cells: int, where: str) -> Mask:
@@ -196,32 +208,26 @@ class Stages:
         if wanted.all():
             self.logits[...] = logits
         else:
-            blocks = self._blocks_of(logits.transpose(1, 2, 0))
-            self._blocks_of(self.logits.transpose(1, 2, 0))[wanted] = blocks[wanted]
-
-    def _blocks_of(self, plane: F32) -> F32:
-        """View a map (h, w, C) as its blocks, (rows, columns, cells, cells, C)."""
-        h, w, channels = plane.shape
-        cells = self.signature.cells
-        blocks: F32 = np.lib.stride_tricks.as_strided(
-            plane,
-            (h // cells, w // cells, cells, cells, channels),
-            (plane.strides[0] * cells, plane.strides[1] * cells, *plane.strides),
-        )
-        return blocks
-
-    def _bucket(self, count: int) -> int:
-        return next(bucket for bucket in self._buckets if bucket >= count)
+            cells = self.signature.cells
+            blocks = _blocks_of(logits.transpose(1, 2, 0), cells)
+            _blocks_of(self.logits.transpose(1, 2, 0), cells)[wanted] = blocks[wanted]
 
 
-def _buckets(most: int) -> tuple[int, ...]:
-    """Batch lengths in steps of an eighth to a quarter, up to all blocks."""
-    lengths = {most}
-    length = 8
-    while length < most:
-        lengths.add(length)
-        length += max(8, 2 ** (int(math.log2(length)) - 2))
-    return tuple(sorted(lengths))
+def bucket(count: int) -> int:
+    """Length of the batch in which so many blocks are run."""
+    return next(length for length in BUCKETS if length >= count)
+
+
+def _blocks_of(plane: F32, cells: int) -> F32:
+    """View a map (h, w, C) as its blocks, (rows, columns, cells, cells, C)."""
+    h, w, channels = plane.shape
+    down, across, inner = plane.strides
+    blocks: F32 = np.lib.stride_tricks.as_strided(
+        plane,
+        (h // cells, w // cells, cells, cells, channels),
+        (down * cells, across * cells, down, across, inner),
+    )
+    return blocks
 
 
 def _inside(table: F32) -> F32:

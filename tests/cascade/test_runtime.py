@@ -234,3 +234,16 @@ def test_planes_that_are_not_420_are_refused(segmenter: Segmenter) -> None:
 def test_devices_that_are_not_here_are_refused(folder: Path) -> None:
     with pytest.raises(EngineUnavailable):
         Segmenter.load(folder, device="onnxruntime:npu")
+
+
+def test_many_blocks_are_run_in_parts(
+    segmenter: Segmenter, net: Cascade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = segmenter.stages
+    monkeypatch.setattr("engines.cascade.stages.BUCKETS", (3, 7))
+    monkeypatch.setattr(stages, "_dense_from", 10_000.0)
+    monkeypatch.setattr(stages, "rule", Rule(1.0, SHARE))
+    stages.run(_input(1)[0].numpy(), _everything())
+    with torch.no_grad():
+        plain = net(_input(1)).logits[2][0].numpy()
+    assert np.abs(stages.logits - plain).max() < 1e-3

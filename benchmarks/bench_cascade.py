@@ -1,0 +1,227 @@
+"""Measure the segmenter: accuracy and time by rho, carry-over in video, blocks against pixels.
+
+Regime: one frame at a time, from planes to labels, one process. Times are processor time of the
+whole process ("cpu"), which other programs disturb little, and wall time beside it. Metric: mean
+intersection over union of 11 classes. Ceiling: the same engines run densely. All rules take turns
+on each picture, so that all see the same machine.
+Command: python -m benchmarks.bench_cascade frames|carry|blocks --json-out FILE
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.cascade import forms
+from benchmarks.report import Gate, Value, finish, median, parser, percentiles, table
+from engines.cascade.carry import CarryOptions
+from engines.cascade.evaluate import RHOS, Picture, Row, measure
+from engines.cascade.pack import labelled_pictures, planes_of
+from engines.cascade.runtime import Memory, Segmenter
+from engines.cascade.stages import Rule
+from streamer.planes import Planes
+from streamer.sources.container import SourceOptions
+from streamer.sources.uri import open_source
+
+U8 = NDArray[np.uint8]
+Triple = tuple[U8, U8, U8]
+
+CLIP = "video/highway_320x240.avi"
+CLIP_FPS = 25
+SHARES = (0.0, 0.125, 0.25, 0.5)
+
+
+def frames(segmenter: Segmenter, data: Path, limit: int) -> tuple[dict[str, Value], list[Gate]]:
+    """The cascade by rho and by share, dense, and the shorter dense networks inside it."""
+    pictures = camvid(data, limit)
+    tuned = segmenter.stages.rule
+    rules = [tuned, Rule(1.0, tuned.share)]
+    rules += [Rule(rho, tuned.share) for rho in RHOS if rho < 1]
+    rules += [Rule(tuned.rho, share) for share in SHARES if share != tuned.share]
+    rows = measure(segmenter, pictures, rules)
+    shorter = []
+    for last in (1, 2):
+        segmenter.stages.last = last
+        shorter += measure(segmenter, pictures, [Rule(1.0, tuned.share)])
+    segmenter.stages.last = 3
+    ours, dense = rows[0], rows[1]
+    names = ["tuned", "dense", *("by rho" for _ in RHOS[1:])]
+    names += ["by share"] * (len(rows) - len(names)) + ["stage 1 alone", "stages 1 and 2, dense"]
+    show(names, [*rows, *shorter])
+    results: dict[str, Value] = {
+        "pictures": len(pictures),
+        "tuned": plain(ours),
+        "dense": plain(dense),
+        "by_rho": [plain(row) for row in rows[1 : len(RHOS) + 1]],
+        "by_share": [plain(row) for row in rows[len(RHOS) + 1 :]],
+        "shorter_dense": [plain(row) for row in shorter],
+    }
+    loss = dense.scores.miou() - ours.scores.miou()
+    gates = [
+        Gate("faster than dense, times", round(dense.ms_cpu / ours.ms_cpu, 2), 1.4, 1.8, True),
+        Gate("loss of mIoU against dense", round(loss, 4), 0.005, 0.0),
+        Gate("ms a frame, two threads, median", round(ours.ms, 1), 25, 12),
+        Gate("ms of processor time a frame", round(ours.ms_cpu, 1), 50, 24),
+    ]
+    return results, gates
+
+
+def carry(segmenter: Segmenter, data: Path, limit: int) -> tuple[dict[str, Value], list[Gate]]:
+    """Label a clip of a fixed camera densely, by the cascade, and with labels carried over."""
+    tuned = segmenter.stages.rule
+    memory = Memory(CarryOptions(), segmenter.stages.signature)
+    spent: dict[str, list[float]] = {"dense": [], "cascade": [], "carried": []}
+    equal: dict[str, list[float]] = {"cascade": [], "carried": []}
+    carried = []
+    for index, planes in enumerate(clip(data / CLIP, limit)):
+        found = {}
+        for name, rule in (("dense", Rule(1.0, 0.0)), ("cascade", tuned), ("carried", tuned)):
+            segmenter.stages.rule = rule
+            start = time.process_time()
+            if name == "carried":
+                at_ns = index * 1_000_000_000 // CLIP_FPS
+                found[name] = segmenter.segment(planes, media_time_ns=at_ns, memory=memory)
+            else:
+                found[name] = segmenter.segment(planes)
+            spent[name].append(1e3 * (time.process_time() - start))
+        segmenter.stages.rule = tuned
+        for name, shares in equal.items():
+            shares.append(float((found[name].labels == found["dense"].labels).mean()))
+        carried.append(found["carried"].carried)
+    means = {name: statistics.fmean(times) for name, times in spent.items()}
+    rows: list[list[Value]] = [
+        [name, round(means[name], 2), median(times), percentiles(times)["p95"]]
+        for name, times in spent.items()
+    ]
+    table(["way", "mean cpu ms", "median", "p95"], rows)
+    results: dict[str, Value] = {
+        "clip": CLIP,
+        "frames": len(carried),
+        "cpu_ms": {name: percentiles(times) for name, times in spent.items()},
+        "mean_cpu_ms": {name: round(mean, 2) for name, mean in means.items()},
+        "equal": {name: round(statistics.fmean(shares), 4) for name, shares in equal.items()},
+        "equal_worst_frame": {name: round(min(shares), 4) for name, shares in equal.items()},
+        "blocks_carried": round(statistics.fmean(carried), 4),
+    }
+    gates = [
+        Gate("faster with carry-over", round(means["dense"] / means["carried"], 2), 4, 8, True),
+        Gate(
+            "labels equal to dense", round(statistics.fmean(equal["carried"]), 4), 0.97, 0.99, True
+        ),
+    ]
+    return results, gates
+
+
+def blocks(segmenter: Segmenter, data: Path, limit: int) -> tuple[dict[str, Value], list[Gate]]:
+    """Stage 2 and 3 on what stage 1 left undecided: blocks of several sides, pixels, everything."""
+    inputs = [forms.input_of(segmenter, picture.planes) for picture in camvid(data, limit)]
+    ways = forms.measure(segmenter, inputs)
+    rows: list[list[Value]] = [
+        [way.name, round(way.positions_share, 3), round(way.ms_cpu, 2)] for way in ways
+    ]
+    table(["way", "positions run", "cpu ms of stages 2 and 3"], rows)
+    by_length = forms.break_even(segmenter)
+    shares: list[list[Value]] = [[round(share, 3), round(ratio, 3)] for share, ratio in by_length]
+    table(["share of blocks", "time against the whole map"], shares)
+    results: dict[str, Value] = {
+        "ways": [
+            {"name": way.name, "positions": round(way.positions_share, 4), "ms_cpu": way.ms_cpu}
+            for way in ways
+        ],
+        "break_even": [{"share": share, "of_whole": ratio} for share, ratio in by_length],
+    }
+    whole = next(way.ms_cpu for way in ways if way.name == "whole map")
+    kept = next(way.ms_cpu for way in ways if way.name == "blocks of 4")
+    gates = [Gate("stages 2 and 3 on blocks, times faster", round(whole / kept, 2), 1.4, 2.0, True)]
+    return results, gates
+
+
+def camvid(data: Path, limit: int) -> list[Picture]:
+    """Evenly spaced pictures of CamVid's validation part."""
+    pictures = [
+        Picture(planes_of(bgr), truth)
+        for _, bgr, truth in labelled_pictures(data / "camvid", "val")
+    ]
+    return pictures[:: -(-len(pictures) // limit)]
+
+
+def clip(path: Path, limit: int) -> Iterator[Triple]:
+    """The first frames of a clip."""
+    source = open_source(str(path), options=SourceOptions(threads=1))
+    source.open()
+    for index, frame in enumerate(source.frames()):
+        if index == limit:
+            break
+        planes = Planes.empty(frame.width, frame.height)
+        frame.write_to(planes)
+        yield planes.y, planes.u, planes.v
+    source.close()
+
+
+def show(names: Sequence[str], rows: Sequence[Row]) -> None:
+    """Print what each rule reached."""
+    lines: list[list[Value]] = []
+    for name, row in zip(names, rows, strict=True):
+        scores: list[Value] = [round(row.scores.miou(), 4), round(row.scores.border_f(), 4)]
+        times: list[Value] = [round(row.ms, 1), round(row.ms_cpu, 1)]
+        decided = "/".join(f"{share:.2f}" for share in row.decided)
+        lines.append([name, row.rule.rho, row.rule.share, decided, *scores, *times])
+    table(["what", "rho", "share", "decided", "mIoU", "border F", "ms", "cpu ms"], lines)
+
+
+def plain(row: Row) -> dict[str, Value]:
+    """A row as JSON."""
+    return {
+        "rho": row.rule.rho,
+        "share": row.rule.share,
+        "decided": [round(share, 4) for share in row.decided],
+        "miou": round(row.scores.miou(), 4),
+        "border_f": round(row.scores.border_f(), 4),
+        "ms": round(row.ms, 2),
+        "ms_cpu": round(row.ms_cpu, 2),
+    }
+
+
+def main() -> int:
+    """Measure one part."""
+    options_of = parser(__doc__)
+    options_of.add_argument("part", choices=("frames", "carry", "blocks"))
+    options_of.add_argument("--model", default="cascade")
+    options_of.add_argument("--threads", type=int, default=2)
+    options_of.add_argument("--precision")
+    options_of.add_argument("--limit", type=int, default=1000)
+    options = options_of.parse_args()
+    cv2.setNumThreads(1)
+    segmenter = Segmenter.load(
+        options.model,
+        threads=options.threads,
+        precision=options.precision,
+    )
+    measured = {"frames": frames, "carry": carry, "blocks": blocks}[options.part]
+    results, gates = measured(segmenter, options.data, options.limit)
+    configuration: dict[str, Value] = {
+        "model": options.model,
+        "threads": options.threads,
+        "precision": options.precision or "f32",
+        "engine": f"{segmenter.stages.engines[0].name} {segmenter.stages.engines[0].version}",
+        "limit": options.limit,
+    }
+    segmenter.close()
+    return finish(
+        f"cascade {options.part}",
+        configuration=configuration,
+        results=results,
+        gates=gates,
+        json_out=options.json_out,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
