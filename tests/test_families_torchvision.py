@@ -1,0 +1,128 @@
+"""torchvision's detectors: the exported graph and our decoding give torchvision's own boxes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from engines.detectors.runtime import Detections, Detector
+from engines.detectors.torchvision_export import build, export_detector
+
+CLASSES = 7  # few, so that the networks are small and each class is seen
+NAMES = ("z", "a", "b", "c", "d", "e", "f")
+SIZES = {
+    "ssdlite320": (320, 320),
+    "ssd300": (300, 300),
+    "retinanet": (224, 160),
+    "fcos": (224, 160),
+    "fasterrcnn": (224, 160),
+    "maskrcnn": (128, 128),
+}
+THRESHOLDS = {
+    # score and overlap, both lower or higher than usual, so that there is much to compare
+    "ssdlite320": (0.16, 0.55),
+    "ssd300": (0.3, 0.45),
+    "retinanet": (0.02, 0.5),
+    "fcos": (0.1, 0.6),
+    "fasterrcnn": (0.05, 0.5),
+    "maskrcnn": (0.05, 0.5),
+}
+SPREADS = {
+    "ssdlite320": 0.8,
+    "ssd300": 1.5,
+    "retinanet": 1,
+    "fcos": 1,
+    "fasterrcnn": 1.5,
+    "maskrcnn": 1.5,
+}
+"""Of class logits: as far apart as can be without scores that are all 1."""
+
+
+def names_of(family: str) -> tuple[str, ...]:
+    """RetinaNet and FCOS have no background; what they call class 0 is reported too."""
+    return NAMES if family in ("retinanet", "fcos") else ("-", *NAMES[1:])
+
+
+def picture(width: int, height: int) -> np.ndarray:
+    """Shapes of all sizes, so that each place of it says something else."""
+    random = np.random.default_rng(1)
+    pixels = random.integers(0, 256, (3, height, width), np.uint8)
+    for _ in range(60):
+        x, y = random.integers(0, width - 8), random.integers(0, height - 8)
+        w, h = random.integers(8, width // 2), random.integers(8, height // 2)
+        pixels[:, y : y + h, x : x + w] //= 4
+        pixels[:, y : y + h, x : x + w] += random.integers(0, 192, (3, 1, 1), np.uint8)
+    return pixels
+
+
+def random_net(family: str) -> nn.Module:
+    """A network whose random weights say many different things."""
+    torch.manual_seed(3)
+    net = build(family, classes=CLASSES)
+    for name, layer in net.named_modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 1.0
+            if name.endswith("bn3"):  # or fifty random layers make much of the last bit
+                nn.init.constant_(layer.weight, 0.2)
+        last = name.startswith(("head", "roi_heads.box_predictor", "rpn.head"))
+        if last and isinstance(layer, nn.Conv2d | nn.Linear):
+            boxes = "regression" in name or "bbox" in name
+            spread = (0.1 if boxes else SPREADS[family]) / layer.weight[0].numel() ** 0.5
+            nn.init.normal_(layer.weight, std=spread)
+            if name == "head.regression_head.bbox_reg" and family == "fcos":
+                nn.init.constant_(layer.bias, 1.0)  # or most of its boxes are empty
+    pixels = torch.from_numpy(picture(*SIZES[family])).float()[None] / 64 - 2
+    with torch.no_grad():  # statistics of this very picture, so that no signal dies on its way
+        net.train()
+        net.backbone(pixels.repeat(2, 1, 1, 1))
+    return net.eval()
+
+
+def as_detected(family: str, net: nn.Module, pixels: np.ndarray) -> Detections:
+    """What torchvision's own forward gives."""
+    score, iou = THRESHOLDS[family]
+    head = net.roi_heads if hasattr(net, "roi_heads") else net
+    head.score_thresh, head.nms_thresh = score, iou
+    width, height = SIZES[family]
+    net.transform.min_size, net.transform.max_size = (min(width, height),), max(width, height)
+    if hasattr(head, "detections_per_img"):
+        head.detections_per_img = 300
+    with torch.no_grad():
+        found = net([torch.from_numpy(pixels).float() / 255])[0]
+    return Detections(
+        found["boxes"].numpy(), found["scores"].numpy(), found["labels"].numpy().astype(np.int16)
+    )
+
+
+@pytest.mark.slow  # VGG-16 and ResNet-50 in fp32, several times
+@pytest.mark.parametrize("family", SIZES)
+def test_export_and_decoding_equal_torchvision(family: str, tmp_path: Path) -> None:
+    net = random_net(family)
+    width, height = SIZES[family]
+    pixels = picture(width, height)
+    wanted = as_detected(family, net, pixels)
+    assert len(wanted) >= 100
+    assert len(set(wanted.classes.tolist())) >= 2
+
+    path = tmp_path / f"{family}.onnx"
+    export_detector(net, family, path, size=SIZES[family], classes=names_of(family))
+    score, iou = THRESHOLDS[family]
+    detector = Detector.load(path, device="onnxruntime:cpu", score=score, nms_iou=iou)
+    assert detector.signature.family == family
+    assert detector.classes == names_of(family)
+    outputs = detector.engine.infer({"picture": pixels[None]})
+    found = detector.decode(outputs, width, height)
+    detector.close()
+
+    assert len(found) == len(wanted)
+    np.testing.assert_allclose(found.scores, wanted.scores, atol=1e-4)
+    same = found.classes[:, None] == wanted.classes
+    same &= np.abs(found.scores[:, None] - wanted.scores) < 1e-4
+    apart = np.abs(found.boxes_xyxy[:, None] - wanted.boxes_xyxy).max(axis=2)
+    apart = np.where(same, apart, np.inf)
+    assert apart.min(axis=0).max() < 0.01
+    assert apart.min(axis=1).max() < 0.01
