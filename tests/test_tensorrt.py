@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from onnx.reference import ReferenceEvaluator
 from engines import load as loading
 from engines.base import TensorSpec
 from engines.build import PRECISIONS, build, device_index, resolve_precision
-from engines.errors import EngineMismatch, EngineUnavailable, ModelError
+from engines.errors import EngineFailed, EngineMismatch, EngineUnavailable, ModelError
 from engines.load import load_engine
 from engines.onnxgraph import GraphFacts, read_graph
 from engines.precision import lower
@@ -493,14 +494,36 @@ NO_SUCH_GPU = "cuda:63"
 """No machine of the tests has it, so CUDA itself refuses it, with a GPU and without."""
 
 
-def test_a_gpu_that_is_not_there_is_said_by_cuda_itself(saved: Path, tmp_path: Path) -> None:
+def test_a_gpu_that_is_not_there(saved: Path) -> None:
     pytest.importorskip("cuda.bindings.runtime", reason="needs cuda-python")
     said = (
-        r"tensorrt cuda:63: net\.onnx: taking GPU 63: .*\(cudaError\w+\); "
-        "(install an NVIDIA driver|choose one of the GPUs|check with nvidia-smi)"
+        r"tensorrt cuda:63: net\.onnx: (an NVIDIA driver must be installed, got none; install it|"
+        r"taking GPU 63: .*\(cudaError\w+\); (choose one of the GPUs|install an NVIDIA driver))"
     )
     with pytest.raises(EngineUnavailable, match=said):
         build(saved, device=NO_SUCH_GPU)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "remedy"),
+    [
+        ("cudaErrorMemoryAllocation", EngineFailed, "use a smaller batch or fewer streams"),
+        ("cudaErrorIllegalAddress", EngineFailed, "restart the process"),
+        ("cudaErrorUnknown", EngineFailed, "load the engine again"),
+        ("cudaErrorNoDevice", EngineUnavailable, "check with nvidia-smi"),
+        ("cudaErrorInsufficientDriver", EngineUnavailable, "install an NVIDIA driver"),
+        ("cudaErrorInvalidDevice", EngineUnavailable, "choose one of the GPUs"),
+    ],
+)
+def test_what_cuda_says_becomes_one_error(name: str, kind: type[Exception], remedy: str) -> None:
+    cudart = pytest.importorskip("cuda.bindings.runtime", reason="needs cuda-python")
+    from engines.tensorrt.cuda import check
+
+    check("where", "doing", cudart.cudaError_t.cudaSuccess)
+    _, words = cudart.cudaGetErrorString(cudart.cudaError_t[name])
+    said = rf"net\.onnx: running x 9x3: {re.escape(words.decode())} \({name}\); {remedy}"
+    with pytest.raises(kind, match=said):
+        check("net.onnx", "running x 9x3", cudart.cudaError_t[name])
 
 
 def test_cuda_without_tensorrt_or_a_gpu_says_what_to_do(saved: Path) -> None:

@@ -81,14 +81,19 @@ class Device:
         """
         self.index = index
         self._where = where
+        status, version = cudart.cudaDriverGetVersion()
+        check(where, "reading the version of the driver", status)
+        if version == 0:
+            raise EngineUnavailable(
+                f"{where}: an NVIDIA driver must be installed, got none; install it, or use "
+                "device cpu"
+            )
         self.select()
         status, properties = cudart.cudaGetDeviceProperties(index)
         check(where, f"reading the properties of GPU {index}", status)
         self.name: str = properties.name.decode()
         self.capability = f"{properties.major}.{properties.minor}"
         self.multiprocessors = int(properties.multiProcessorCount)
-        status, version = cudart.cudaDriverGetVersion()
-        check(where, "reading the version of the driver", status)
         cuda = f"CUDA {version // 1000}.{version % 1000 // 10}"
         self.driver = " ".join(filter(None, (_driver_version(), cuda)))
 
