@@ -27,8 +27,8 @@ from benchmarks.analytics.truth import Seen, Visit, crossings, visits
 from streamer.analytics import Analytics, Sight, Totals
 from streamer.config import CameraConfig
 from streamer.ledger import COUNTERS
-from streamer.scene import CalibrationConfig, LineConfig, ZoneConfig
 from streamer.sources.street.traffic import LANES
+from streamer.view import CalibrationConfig, LineConfig, ZoneConfig
 
 TRACKS, ZONES, CORNERS, LINES = 45, 10, 8, 4
 HALF_PX = np.array([20, 50])

@@ -14,9 +14,9 @@ from msgspec import Meta
 from streamer.bridges.section import BridgeConfig, WebhookConfig, check_bridges
 from streamer.errors import ConfigError
 from streamer.rules.section import MADE, TYPES, RuleConfig, Surroundings, check_rules
-from streamer.scene import CalibrationConfig, LineConfig, ZoneConfig, check_scene
 from streamer.sources.redact import redact
 from streamer.strict import Name, Relative, Seconds, Strict
+from streamer.view import CalibrationConfig, LineConfig, ZoneConfig, check_view
 
 Regime = Literal["auto", "live", "offline"]
 Codec = Literal["h264", "hevc", "av1", "learned"]
@@ -181,10 +181,23 @@ class ActionsConfig(Strict, frozen=True):
     """auto, cpu, or a device such as cuda:0."""
 
 
+class SurfaceConfig(Strict, frozen=True):
+    """When a surface of the scene counts as blocked."""
+
+    surface: str
+    """Class of the segmenter, such as road."""
+    by: tuple[str, ...] = ()
+    """Only these classes block it; empty for all others."""
+    share: Annotated[float, Meta(gt=0, le=1)] = 0.3
+    """Part of where the surface usually is that must be hidden."""
+    for_s: Annotated[float, Meta(ge=0, le=86400)] = 5.0
+    """For so long, in media time."""
+
+
 class SegmenterConfig(Strict, frozen=True):
     """Which network names the class of each part of the picture, and how often."""
 
-    model: str = "street_scene"
+    model: str = "cascade"
     """Name of a shipped segmenter, or folder of its stages."""
     rho: Annotated[float, Meta(gt=0, le=1)] | None = None
     """What a stage is surer of than this is decided there; None for the model's own."""
@@ -192,6 +205,8 @@ class SegmenterConfig(Strict, frozen=True):
     """Frames looked at a second of media time, of each camera, at the most."""
     carry_over: bool = True
     """Keep the labels of what has not changed since the frame before."""
+    surfaces: dict[Name, SurfaceConfig] = msgspec.field(default_factory=dict)
+    """Surfaces that are watched, by a name of yours."""
     opacity: Annotated[float, Meta(ge=0, le=1)] = 0.35
     """Of the colours in what is written; 0 for none."""
     device: str = "auto"
@@ -318,7 +333,7 @@ class Config(Strict, frozen=True):
                     )
             for rule in camera.hide:
                 self._check_hidden(f"cameras.{name}.hide", rule)
-            check_scene(
+            check_view(
                 f"cameras.{name}", camera.zones, camera.lines, camera.calibration,
                 found=self.detector.classes if self.detector else None,
             )  # fmt: skip
@@ -354,6 +369,7 @@ class Config(Strict, frozen=True):
             recorded={name: bool(self.record_folder(name)) for name in self.cameras},
             classes=self.detector.classes if self.detector else None,
             webhooks=hooks,
+            codec=self.encode.codec,
         )
 
     def _check_hidden(self, where: str, rule: HideConfig) -> None:

@@ -1,4 +1,4 @@
-"""What all events carry; each kind of event is in events.py or scene_events.py.
+"""What all events carry; each kind of event is in events.py or view_events.py.
 
 Knows no socket, no file and no pixel, and imports next to nothing.
 """

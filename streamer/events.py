@@ -11,6 +11,7 @@ import functools
 
 import msgspec
 
+from streamer.annotation_events import AnnotationEvent
 from streamer.bridge_events import BridgeEvent
 from streamer.event import HOST as HOST
 from streamer.event import Box as Box
@@ -18,7 +19,7 @@ from streamer.event import Event as Event
 from streamer.log_events import LogEvent
 from streamer.messages import Notice
 from streamer.rule_events import RuleEvent
-from streamer.scene_events import SceneEvent
+from streamer.view_events import ViewEvent
 
 
 class Object(msgspec.Struct, frozen=True, rename={"class_name": "class"}):
@@ -203,7 +204,8 @@ AnyEvent = (
     | FramesDropped
     | Heartbeat
     | LogEvent
-    | SceneEvent
+    | ViewEvent
+    | AnnotationEvent
     | RuleEvent
     | BridgeEvent
 )

@@ -12,7 +12,7 @@ from streamer.analytics import Analytics, Totals
 from streamer.config import CameraConfig
 from streamer.errors import ConfigError
 from streamer.ledger import COUNTERS
-from streamer.scene import CalibrationConfig, ZoneConfig
+from streamer.view import CalibrationConfig, ZoneConfig
 
 YARD = square(400, 0, 600, 500)
 FPS = [5.0, 12.5, 25.0, 30000 / 1001, 60.0]

@@ -12,7 +12,7 @@ from streamer.messages import Readings, Tracks
 from streamer.overlay.analytics import SceneOverlay
 from streamer.overlay.colours import ALERT, PALETTE, yuv_from_rgb
 from streamer.planes import Planes
-from streamer.scene import LineConfig, ZoneConfig
+from streamer.view import LineConfig, ZoneConfig
 
 WIDTH, HEIGHT = 320, 180
 CAMERA = CameraConfig(

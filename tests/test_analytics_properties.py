@@ -17,7 +17,7 @@ from streamer.analytics.geometry import Anchors, Ground, Lines, Polygons
 from streamer.analytics.totals import MOST_VISITS, Totals
 from streamer.errors import ConfigError
 from streamer.ledger import COUNTERS
-from streamer.scene import CalibrationConfig, LineConfig, ZoneConfig, check_scene
+from streamer.view import CalibrationConfig, LineConfig, ZoneConfig, check_view
 
 PART = st.floats(0, 1).map(lambda part: round(part, 3))
 POINT = st.tuples(PART, PART)
@@ -87,7 +87,7 @@ def calibrations(draw: st.DrawFn) -> CalibrationConfig:
 def test_a_calibration_that_is_taken_gives_its_points_and_lines_back(calibration, part) -> None:
     picture, ground = calibration.picture, calibration.ground_m
     try:
-        check_scene("cameras.gate", {}, {}, calibration, found=())
+        check_view("cameras.gate", {}, {}, calibration, found=())
     except ConfigError:
         assume(False)
     to_ground = Ground(calibration, *SIZE)
@@ -222,7 +222,7 @@ def test_a_polygon_is_refused_if_and_only_if_its_edges_meet(corners) -> None:
     meets = _meets(whole)
     try:
         zone = ZoneConfig(polygon=tuple((x / 1024, y / 1024) for x, y in whole))  # exact
-        check_scene("cameras.gate", {"yard": zone}, {}, None, found=())
+        check_view("cameras.gate", {"yard": zone}, {}, None, found=())
     except ConfigError:
         assert meets
     else:

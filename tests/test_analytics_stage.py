@@ -15,9 +15,9 @@ from streamer.config import CameraConfig, Config, TrackerConfig
 from streamer.graph import build_graph
 from streamer.ledger import make_ledger
 from streamer.messages import Detections, Tracks
-from streamer.scene import CalibrationConfig, LineConfig, ZoneConfig
 from streamer.stage import StageStart
 from streamer.stages.track import Track
+from streamer.view import CalibrationConfig, LineConfig, ZoneConfig
 
 NAMES = ("person", "car", "truck")
 ZONE = ZoneConfig(polygon=((0.4, 0), (0.6, 0), (0.6, 1), (0.4, 1)))

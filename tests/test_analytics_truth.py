@@ -13,7 +13,7 @@ import pytest
 from benchmarks.analytics.street import Scene, camera, true_boxes, watch
 from benchmarks.analytics.truth import Seen, Visit, crossings, visits
 from benchmarks.bench_analytics import compare, dwells, speed_errors
-from streamer.scene import LineConfig, ZoneConfig
+from streamer.view import LineConfig, ZoneConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -10,7 +10,7 @@ from streamer.analytics import Analytics, Counters, Sight, Totals
 from streamer.config import CameraConfig
 from streamer.ledger import COUNTERS
 from streamer.messages import Happening
-from streamer.scene import CalibrationConfig, LineConfig, ZoneConfig
+from streamer.view import CalibrationConfig, LineConfig, ZoneConfig
 
 NAMES = ("person", "car")
 SIZE = (1000, 500)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from streamer.scene import LineConfig, ZoneConfig
+from streamer.view import LineConfig, ZoneConfig
 
 Box = tuple[float, float, float, float]
 

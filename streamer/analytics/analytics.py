@@ -23,7 +23,7 @@ from streamer.analytics.zones import Pairs, Zones, forget_visit, pairs_of
 from streamer.config import CameraConfig
 from streamer.errors import ConfigError
 from streamer.messages import Fields, Happening, Readings
-from streamer.scene import LineConfig, ZoneConfig
+from streamer.view import LineConfig, ZoneConfig
 
 _CARRIED_S = 3.0
 """So long after a restart an object that appears in a zone is one that was in it before."""

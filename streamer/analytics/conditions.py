@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from streamer.analytics.totals import Totals
 from streamer.analytics.zones import SLACK_S
 from streamer.messages import Fields, Happening
-from streamer.scene import ZoneConfig
+from streamer.view import ZoneConfig
 
 OCCUPIED, CROWDED, ABSENT = 1, 2, 4
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.scene import Anchor, CalibrationConfig, Point
+from streamer.view import Anchor, CalibrationConfig, Point
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]

@@ -14,7 +14,7 @@ from streamer.analytics.geometry import F64, Anchors, Mask
 from streamer.analytics.geometry import Lines as Segments
 from streamer.analytics.rows import Rows
 from streamer.analytics.zones import SLACK_S, Pairs, pairs_of
-from streamer.scene import LineConfig
+from streamer.view import LineConfig
 
 
 class Lines:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from streamer.scene import MOST
+from streamer.view import MOST
 
 FIRST = 1
 """The first counter that is used here; those before it are the caller's."""

@@ -14,7 +14,7 @@ import numpy as np
 from streamer.analytics.geometry import F64
 from streamer.analytics.rows import Rows
 from streamer.analytics.zones import SLACK_S, Pairs, pairs_of
-from streamer.scene import ZoneConfig
+from streamer.view import ZoneConfig
 
 VEHICLES = ("car", "bus", "truck", "motorcycle")
 _WRONG_WAY = 0.5

@@ -12,7 +12,7 @@ import numpy as np
 
 from streamer.analytics.geometry import F64, I64, Anchors, Mask, Polygons
 from streamer.analytics.rows import Rows
-from streamer.scene import ZoneConfig
+from streamer.view import ZoneConfig
 
 SLACK_S = 1e-6
 """Times are sums of frame durations: a tenth of a second is rarely 0.1 exactly."""

@@ -1,4 +1,4 @@
-"""The events of zones and lines, as users get them; what they are declared by is in scene.py.
+"""The events of zones and lines, as users get them; what they are declared by is in view.py.
 
 Every zone.enter has its zone.leave. An event whose `active` is true has a later one of the same
 type and subject whose `active` is false, or the stream ends. Times are media time.
@@ -126,7 +126,7 @@ class Absence(_OfZone, frozen=True, kw_only=True, tag="absence"):
     duration_s: float
 
 
-SceneEvent = (
+ViewEvent = (
     ZoneEnter
     | ZoneLeave
     | ZoneDwell

@@ -11,7 +11,7 @@ import pytest
 from streamer.config import Config
 from streamer.configfile import load_config
 from streamer.errors import ConfigError
-from streamer.scene import MOST, LineConfig, ZoneConfig
+from streamer.view import MOST, LineConfig, ZoneConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 SQUARE = "[[0.1, 0.1], [0.5, 0.1], [0.5, 0.5], [0.1, 0.5]]"
@@ -180,7 +180,7 @@ def test_the_example_loads_and_survives_the_trip_to_a_stage() -> None:
 
 
 def test_every_field_says_what_it_means() -> None:
-    source = (ROOT / "streamer" / "scene.py").read_text()
+    source = (ROOT / "streamer" / "view.py").read_text()
     for section in (ZoneConfig, LineConfig):
         for field in msgspec.structs.fields(section):
             told = re.search(rf"\n    {field.name}: [^\n]*\n    (\"\"\"|[a-z_]+: )", source)

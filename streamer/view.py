@@ -87,7 +87,7 @@ class CalibrationConfig(Strict, frozen=True, kw_only=True):
     """The same points seen from above, in metres, from any origin."""
 
 
-def check_scene(
+def check_view(
     where: str,
     zones: Mapping[Name, ZoneConfig],
     lines: Mapping[Name, LineConfig],
