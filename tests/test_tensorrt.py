@@ -520,10 +520,50 @@ def test_what_cuda_says_becomes_one_error(name: str, kind: type[Exception], reme
     from engines.tensorrt.cuda import check
 
     check("where", "doing", cudart.cudaError_t.cudaSuccess)
-    _, words = cudart.cudaGetErrorString(cudart.cudaError_t[name])
+    _, words = cudart.cudaGetErrorString(getattr(cudart.cudaError_t, name))
     said = rf"net\.onnx: running x 9x3: {re.escape(words.decode())} \({name}\); {remedy}"
     with pytest.raises(kind, match=said):
-        check("net.onnx", "running x 9x3", cudart.cudaError_t[name])
+        check("net.onnx", "running x 9x3", getattr(cudart.cudaError_t, name))
+
+
+def test_every_call_is_one_that_cuda_knows() -> None:
+    """Without a driver the real library refuses each call, after it has read the arguments."""
+    cudart = pytest.importorskip("cuda.bindings.runtime", reason="needs cuda-python")
+    if cudart.cudaDriverGetVersion()[1] != 0:
+        pytest.skip("the calls would be carried out here; tests/test_tensorrt_gpu.py makes them")
+    from engines.tensorrt.cuda import Device, Graph, Stream
+
+    device, stream = Device.__new__(Device), Stream.__new__(Stream)
+    device.index = 0
+    stream._stream, stream._reached = cudart.cudaStream_t(0), cudart.cudaEvent_t(0)
+    graph = Graph("net.onnx", stream._stream)
+    graph._ready = cudart.cudaGraphExec_t(0)
+    device._where = stream._where = "net.onnx"
+    pinned = np.zeros(4, np.uint8)
+
+    def record() -> None:
+        with stream.captured("recording"):
+            pass
+
+    for call in (
+        device.select,
+        device.memory_bytes,
+        lambda: device.allocate(4, "x"),
+        lambda: device.allocate_pinned(4, "x"),
+        lambda: Stream("net.onnx"),
+        lambda: stream.upload(pinned, 256),
+        lambda: stream.download(256, pinned),
+        lambda: stream.wait("waiting"),
+        record,
+        lambda: graph.make(cudart.cudaGraph_t(0), "making"),
+        lambda: graph.launch("launching"),
+    ):
+        with pytest.raises(EngineUnavailable, match=r"^net\.onnx: .*cudaErrorInsufficientDriver"):
+            call()
+    for give_back in (
+        graph.close, stream.close, lambda: device.free(256), lambda: device.free_pinned(pinned)
+    ):  # fmt: skip
+        give_back()
 
 
 def test_cuda_without_tensorrt_or_a_gpu_says_what_to_do(saved: Path) -> None:

@@ -188,7 +188,7 @@ class Stream:
 
     def _copy(self, target: int, source: int, size_bytes: int, kind: str) -> None:
         (status,) = cudart.cudaMemcpyAsync(
-            target, source, size_bytes, cudart.cudaMemcpyKind[kind], self._stream
+            target, source, size_bytes, getattr(cudart.cudaMemcpyKind, kind), self._stream
         )
         check(self._where, f"copying {size_bytes} bytes ({kind})", status)
 
