@@ -10,11 +10,13 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.cascade.classes import PALETTE_RGB
+from engines.cascade.labelcode import decode
 from streamer.config import HideConfig
 from streamer.errors import ConfigError
 from streamer.events import utc
-from streamer.messages import Annotation, FrameInfo, Tracks
-from streamer.overlay import Overlay, Trails, colour_of
+from streamer.messages import Annotation, FrameInfo, LabelMap, Tracks
+from streamer.overlay import Overlay, Trails, colour_of, draw_label_map
 from streamer.overlay.conceal import conceal
 from streamer.planes import Planes
 
@@ -30,8 +32,15 @@ Boxes = NDArray[np.float32]
 class Painter:
     """Draws boxes, labels, trails and captions."""
 
-    def __init__(self, camera: str) -> None:
+    def __init__(self, camera: str, *, map_opacity: float = 0.0) -> None:
+        """Draw for one camera.
+
+        Args:
+            camera: name in the caption.
+            map_opacity: of the colours of a map of labels, 0..1.
+        """
         self._camera = camera
+        self._map_opacity = map_opacity
         self._overlay: Overlay | None = None
         self._trails = Trails()
         self._tracks: Tracks | None = None
@@ -66,6 +75,9 @@ class Painter:
         captions = dict(
             caption for annotation in self._annotations.values() for caption in annotation.captions
         )
+        for annotation in self._annotations.values():
+            if annotation.label_map is not None and self._map_opacity:
+                self._paint_map(planes, annotation.label_map, info.matrix)
         shown = 0
         if self._tracks is not None:
             age_s = float(info.pts_s - self._tracks.info.pts_s)
@@ -75,6 +87,11 @@ class Painter:
         overlay.caption(planes, f"{self._camera}  {utc(info.capture_ns)[:-4]}Z", f"{shown} tracked")
         if 0 in captions:
             overlay.caption(planes, captions[0], line=1, alert=True)
+
+    def _paint_map(self, planes: Planes, label_map: LabelMap, matrix: str) -> None:
+        labels = decode(label_map.coded, classes=len(label_map.class_names))
+        palette = np.resize(PALETTE_RGB, (len(label_map.class_names), 3))
+        draw_label_map(planes, labels, palette, self._map_opacity, matrix=matrix)
 
     def objects_xyxy(self, info: FrameInfo) -> Boxes | None:
         """(N, 4) px: where the tracked objects of this frame are; None where nobody knows."""

@@ -68,7 +68,8 @@ class Encode(Stage):
         kinds = set(start.spec.producers) - {self._decode}
         self._join: Join[Received, Tracks | Annotation] = Join(kinds, deadline_s)
         self._reader = PoolReader(start.supervisor_pid)
-        self._painter = Painter(self.camera)
+        segmenter = start.config.segmenter
+        self._painter = Painter(self.camera, map_opacity=segmenter.opacity if segmenter else 0.0)
         self._outputs: list[Recording] = []
         self._hiders: dict[Recording, Hider] = {}
         self._opened = False
