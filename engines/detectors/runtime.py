@@ -6,7 +6,7 @@ so several threads may call them while the engine works on other frames.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ class Detector:
         score: float = 0.1,
         nms_iou: float = 0.45,
         only: Sequence[str] | None = None,
+        operators: Collection[str] = (),
     ) -> None:
         """Decode an engine as its signature says; usually made by `load`.
 
@@ -67,6 +68,7 @@ class Detector:
             score: lowest score that is reported; a tracker uses low ones for a second look.
             nms_iou: highest overlap that two boxes of one class may have.
             only: names of the classes to report; None is all.
+            operators: kinds of operators in the graph, where they are known.
 
         Raises:
             ValueError: a threshold is not in 0..1, or the network knows no such class.
@@ -85,6 +87,7 @@ class Detector:
         self.signature = signature
         self.score = score
         self.nms_iou = nms_iou
+        self.operators = frozenset(operators)
         self._feed = read_feed(engine.metadata, signature.family)
         self._wanted = np.array(
             [name != NO_CLASS and (only is None or name in only) for name in signature.classes]
@@ -125,7 +128,9 @@ class Detector:
         try:
             operators = read_graph(path.read_bytes(), str(path)).operators
             signature = recognise(engine, str(path), operators=operators)
-            return cls(engine, signature, score=score, nms_iou=nms_iou, only=only)
+            return cls(
+                engine, signature, score=score, nms_iou=nms_iou, only=only, operators=operators
+            )
         except (ModelError, ValueError):
             engine.close()
             raise

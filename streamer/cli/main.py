@@ -22,6 +22,7 @@ COMMANDS = {
     "demo": "run on a rendered street: no camera, no network, no file needed",
     "check": "check a configuration and say what it would use; runs nothing",
     "probe": "say what a source is: codec, size, rate, key frames, clock",
+    "engines": "list, fetch, add, build, measure and check networks",
     "events": "print the events of this host's log, or of a running pipeline",
     "codec": "write, read and compare recordings of the learned codec (.lvc)",
     "schema": "print the JSON schema of all events",
