@@ -1,7 +1,8 @@
 """Stand in for the track stage of a camera: frames with so many tracks, so many a second.
 
-Its source says what it sends: "burst?fps=100&objects=9&frames=1000"; frames=0 sends for ever. Each
-frame's wall clock is the moment of its sending, so that what is measured from there is only publish.
+Its source says what it sends: "burst?fps=100&objects=9&frames=1000&stay=0"; with stay=1 the stream
+does not end with the last frame, but when it is stopped. Each frame's wall clock is the moment of
+its sending, so that what is measured from there is only publish.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ class Burst(Stage):
     def __init__(self, start: StageStart) -> None:
         super().__init__(start)
         query = parse_qs(urlsplit(start.config.cameras[self.camera].source).query)
-        self._fps, self._objects, self._frames = (
-            int(query[name][0]) for name in ("fps", "objects", "frames")
+        self._fps, self._objects, self._frames, self._stay = (
+            int(query[name][0]) for name in ("fps", "objects", "frames", "stay")
         )
         self._sent = 0
         self._begun_at = 0.0
@@ -45,8 +46,11 @@ class Burst(Stage):
     def on_tick(self) -> None:
         """Send what is due."""
         due = int((time.monotonic() - self._begun_at) * self._fps)
-        while self._sent < due and not self._ended and self.outbox.pending("publish") < _WAITING:
+        due = min(due, self._frames)
+        while self._sent < due and self.outbox.pending("publish") < _WAITING:
             self._send()
+        if self._sent == self._frames and not self._stay:
+            self._end()
         self.tick_at = time.monotonic() + _TICK_S
 
     def finished(self) -> bool:
@@ -71,8 +75,6 @@ class Burst(Stage):
         self.outbox.send("publish", replace(self._tracks, info=info, detections=found))
         self._sent += 1
         self.counters["frames"] = self._sent
-        if self._sent == self._frames:
-            self._end()
 
     def _end(self) -> None:
         if not self._ended:
