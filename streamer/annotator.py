@@ -7,6 +7,8 @@ an Annotation. Every other frame is told as skipped, so that nobody waits for it
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from streamer.errors import StaleFrame
 from streamer.frames import PoolReader
@@ -22,8 +24,19 @@ STALE_S = 1.0
 """Live: an older frame is not worth looking at."""
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One frame that is to be looked at."""
+
+    info: FrameInfo
+    planes: Planes
+    """In shared memory; they may not be kept."""
+    tracks: Tracks | None
+    """None where there are none, or they are late."""
+
+
 class Annotator(Stage):
-    """Serves all cameras in turn, one frame a time."""
+    """Serves all cameras, a frame of each at a time."""
 
     needs_tracks = False
     """True waits for the tracks of each wanted frame."""
@@ -47,15 +60,12 @@ class Annotator(Stage):
         """True if this frame is to be looked at; called once for each, in order."""
         raise NotImplementedError
 
-    def look(self, info: FrameInfo, planes: Planes, tracks: Tracks | None) -> Annotation:
-        """Look at one frame.
-
-        Args:
-            info: of the frame.
-            planes: in shared memory; they may not be kept.
-            tracks: of this frame; None where there are none or they are late.
-        """
+    def look(self, frames: Sequence[Wanted]) -> list[Annotation]:
+        """Look at frames of different cameras, one each; returns what was seen in each."""
         raise NotImplementedError
+
+    def end(self, camera: str) -> Annotation | None:
+        """This camera has ended; returns what is left to say of its last frame."""
 
     # The stage.
 
@@ -87,15 +97,14 @@ class Annotator(Stage):
     def on_tick(self) -> None:
         """Look at one frame of each camera that has one, and end those that have no more."""
         now = time.monotonic()
-        due_s = float("inf")
+        ready = [joined for join in self._joins.values() if (joined := join.next(now)) is not None]
+        if ready:
+            self._look(ready)
         for camera, join in self._joins.items():
-            joined = join.next(now)
-            if joined is not None:
-                self._look(joined)
             if camera in self._ending and not len(join):
                 self._end(camera)
-            due_s = min(due_s, now if joined is not None else join.due_s)
-        self.tick_at = due_s
+        due_s = min(join.due_s for join in self._joins.values())
+        self.tick_at = now if ready else due_s
 
     def finished(self) -> bool:
         """All cameras have ended."""
@@ -120,24 +129,37 @@ class Annotator(Stage):
         else:
             join.annotate(producer, tracks.info.seq, tracks)
 
-    def _look(self, joined: Joined[Received, Tracks]) -> None:
-        item = joined.item
-        frame = item.body
-        assert isinstance(frame, Frame)
-        info = frame.info
-        age_s = (time.monotonic_ns() - info.receive_ns) / 1e9
-        try:
-            if self.start.live[info.camera] and age_s > STALE_S:
-                raise StaleFrame("too old")
-            planes = self._reader.planes(frame, item.inline)
-            annotation = self.look(info, planes, next(iter(joined.results.values()), None))
-            self._reader.check(frame, item.inline)
-        except StaleFrame as error:
-            self.dropped[info.camera][f"{self.name}_stale"] += 1
-            self._skip(item, info, str(error))
-            return
-        self.counters["frames"] += 1
-        self.forward(item, annotation, to=self._consumers(info.camera))
+    def _look(self, ready: Sequence[Joined[Received, Tracks]]) -> None:
+        wanted: list[tuple[Received, Frame, Wanted]] = []
+        for joined in ready:
+            frame = joined.item.body
+            assert isinstance(frame, Frame)
+            try:
+                planes = self._planes(joined.item, frame)
+            except StaleFrame as error:
+                self._give_up(joined.item, frame.info, error)
+                continue
+            tracks = next(iter(joined.results.values()), None)
+            wanted.append((joined.item, frame, Wanted(frame.info, planes, tracks)))
+        annotations = self.look([each for _, _, each in wanted])
+        for (item, frame, _), annotation in zip(wanted, annotations, strict=True):
+            try:
+                self._reader.check(frame, item.inline)
+            except StaleFrame as error:
+                self._give_up(item, frame.info, error)
+                continue
+            self.counters["frames"] += 1
+            self.forward(item, annotation, to=self._consumers(frame.info.camera))
+
+    def _planes(self, item: Received, frame: Frame) -> Planes:
+        age_s = (time.monotonic_ns() - frame.info.receive_ns) / 1e9
+        if self.start.live[frame.info.camera] and age_s > STALE_S:
+            raise StaleFrame("too old")
+        return self._reader.planes(frame, item.inline)
+
+    def _give_up(self, item: Received, info: FrameInfo, error: StaleFrame) -> None:
+        self.dropped[info.camera][f"{self.name}_stale"] += 1
+        self._skip(item, info, str(error))
 
     def _skip(self, item: Received, info: FrameInfo, cause: str) -> None:
         """Only who joins frames needs to know."""
@@ -150,6 +172,9 @@ class Annotator(Stage):
     def _end(self, camera: str) -> None:
         item = self._ending.pop(camera)
         self._open.discard(camera)
+        left = self.end(camera)
+        if left is not None and "publish" in self.outbox.consumers:
+            self.outbox.send("publish", left)
         if item is not None:
             self.forward(item, EndOfStream(camera), to=self._consumers(camera))
         else:

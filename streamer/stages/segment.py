@@ -6,14 +6,15 @@ Maps travel coded, with the share of each class; what they say about surfaces be
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from engines.cascade.carry import CarryOptions
 from engines.cascade.labelcode import encode
 from engines.cascade.runtime import Memory, Segmenter
 from engines.errors import EngineError
-from streamer.annotator import Annotator, Cadence
+from streamer.annotator import Annotator, Cadence, Wanted
 from streamer.errors import ConfigError
-from streamer.messages import Annotation, FrameInfo, LabelMap, Tracks
+from streamer.messages import Annotation, FrameInfo, LabelMap
 from streamer.planes import Planes
 from streamer.stage import StageStart
 from streamer.surfaces import Surface
@@ -63,9 +64,11 @@ class Segment(Annotator):
         """See Annotator."""
         return self._cadence.takes(info)
 
-    def look(self, info: FrameInfo, planes: Planes, tracks: Tracks | None) -> Annotation:
-        """See Annotator."""
-        del tracks
+    def look(self, frames: Sequence[Wanted]) -> list[Annotation]:
+        """See Annotator; the cascade takes one frame at a time."""
+        return [self._label(frame.info, frame.planes) for frame in frames]
+
+    def _label(self, info: FrameInfo, planes: Planes) -> Annotation:
         assert self._segmenter is not None
         anew = info.discontinuity or self._epochs.get(info.camera) != info.epoch
         surfaces = self._surfaces[info.camera]
