@@ -13,8 +13,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from benchmarks.gpu.measure import Oracle, latency_ms, throughput
-from engines.base import Array, Arrays, Done
+from benchmarks.gpu.measure import Oracle, latency_ms, throughput, unfit
+from engines.base import Array, Arrays, Done, TensorSpec
 from engines.errors import EngineError, EngineFailed
 from engines.load import load_engine
 from engines.onnxfile import read_metadata
@@ -133,6 +133,16 @@ def test_stored_frames_fill_any_batch(tmp_path: Path) -> None:
     oracle = Oracle(save(tmp_path / "a.onnx"), 1)
     assert oracle.source == "frames"
     np.testing.assert_array_equal(oracle.inputs(7)["x"], frames[[0, 1, 2, 0, 1, 2, 0]])
+
+
+def test_what_is_not_measured(tmp_path: Path) -> None:
+    def spec(*shape: int | None) -> TensorSpec:
+        return TensorSpec("x", shape, np.dtype("float32"))
+
+    assert unfit([spec(None, 3, 8, 8)], 4) is None
+    assert unfit([spec(4, 3, 8, 8)], 4) is None
+    assert unfit([spec(1, 3, 8, 8)], 4) == "the graph has another batch size"
+    assert unfit([spec(None, 3, None, 8)], 4) == "the sizes of its input are free"
 
 
 def test_figures_of_an_engine(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.gpu.measure import LIMITS, Oracle, fixed_batch, latency_ms, measure
+from benchmarks.gpu.measure import LIMITS, Oracle, latency_ms, measure, unfit
 from benchmarks.report import Gate, Value, finish, parser, table
 from engines.build import build, device_index
 from engines.errors import EngineError
@@ -73,8 +73,8 @@ def rows(options: argparse.Namespace) -> Iterator[Row]:
 
 def one(path: Path, oracle: Oracle, precision: str, batch: int, options: argparse.Namespace) -> Row:
     """Build and measure one combination, and the peer where it is the smallest batch."""
-    if fixed_batch(oracle.engine.inputs) not in (None, batch):
-        return {"skipped": "the graph has another batch size"}
+    if why := unfit(oracle.engine.inputs, batch):
+        return {"skipped": why}
     row: Row = {"inputs": oracle.source}
     gpu = _on_gpu(options.device)
     try:

@@ -169,6 +169,9 @@ def measure(
         engine.close()
 
 
-def fixed_batch(inputs: Sequence[TensorSpec]) -> int | None:
-    """The only batch size that a network takes, or None if it is free."""
-    return inputs[0].shape[0] if inputs and inputs[0].shape else None
+def unfit(inputs: Sequence[TensorSpec], batch: int) -> str | None:
+    """Why a network can't be measured with this batch size, or None if it can."""
+    if any(None in spec.shape[1:] for spec in inputs):
+        return "the sizes of its input are free"
+    lengths = {spec.shape[0] for spec in inputs if spec.shape}
+    return "the graph has another batch size" if lengths - {None, batch} else None
