@@ -1,8 +1,9 @@
 """What truly happens in zones and on lines, from where everybody is in every frame of a sequence.
 
 Looks at whole paths after the event, with OpenCV's geometry, and shares no code with what it
-judges. A visit lasts from the first frame inside to the last; absences shorter than settle_s that
-stay within the margin do not part it, and what stayed as short and as near to the border is none.
+judges. A visit lasts from the first frame inside to the first outside; absences shorter than
+settle_s that stay within the margin do not part it, and what stayed as short and as near to the
+border is none.
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ class Seen:
 
 @dataclass(frozen=True)
 class Visit:
-    """One object's stay in one zone; the last frame is the last inside."""
+    """One object's stay in one zone, in frames."""
 
     identity: int
     first: int
-    last: int
+    """The first inside."""
+    left: int
+    """The first outside, or the last in which the object was seen at all."""
 
 
 Frames = Sequence[Sequence[Seen]]
@@ -49,7 +52,9 @@ def visits(frames: Frames, zone: ZoneConfig, fps: float, size: tuple[int, int]) 
             frame: cv2.pointPolygonTest(polygon, _foot(box), True) / _size(box)
             for frame, box in path.items()
         }
-        found += [Visit(identity, *stay) for stay in _stays(depth, settle, zone.margin)]
+        for first, last in _stays(depth, settle, zone.margin):
+            later = [frame for frame in path if frame > last]
+            found.append(Visit(identity, first, min(later, default=last)))
     return sorted(found, key=lambda visit: (visit.first, visit.identity))
 
 
