@@ -9,7 +9,7 @@ from engines.errors import ModelError
 
 __all__ = ["SHIPPED", "find_codec", "find_model"]
 
-SHIPPED = {"street": "street.onnx"}
+SHIPPED = {"street": "street.onnx", "street-check": "street-check.onnx"}
 """Name of each shipped network and its file in this folder."""
 
 
