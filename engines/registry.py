@@ -20,7 +20,6 @@ import yaml
 
 from engines.classifiers.signature import FAMILY as CLASSIFIER
 from engines.detectors.families import FAMILIES
-from engines.detectors.signature import FAMILY as OWN_DETECTOR
 from engines.errors import EngineUnavailable, ModelError
 from engines.onnxfile import read_metadata
 from engines.zoo import SHIPPED, find_model, models_folder
@@ -29,6 +28,13 @@ Task = Literal["detect", "classify", "reid", "action", "segment", "codec"]
 Origin = Literal["shipped", "public", "added", "pulled"]
 
 _LIST = Path(__file__).with_name("zoo") / "models.yaml"
+_TASKS: dict[str, Task] = {
+    CLASSIFIER: "classify",
+    "streamer.off": "action",
+    "cascade": "segment",
+    "appearance": "reid",
+}
+"""By the metadata key "family"; all others detect."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _EVERYWHERE = ("tensorrt", "openvino", "onnxruntime")
 _NOT_TENSORRT = ("openvino", "onnxruntime")
@@ -158,13 +164,15 @@ def runs_on(family: str) -> tuple[str, ...]:
 
 
 def _shipped(name: str, entry: Mapping[str, str]) -> Model:
-    path = find_model(name)
+    try:
+        path = find_model(name)
+    except ModelError:
+        return Model(name, "detect", "shipped", score="missing from this installation")
     metadata = read_metadata(path)
     family = metadata.get("family", "")
-    task: Task = "classify" if family == CLASSIFIER else "detect"
     return Model(
         name,
-        _task(entry["task"]) if "task" in entry else task,
+        _TASKS.get(family, "detect"),
         "shipped",
         family=family,
         classes=metadata.get("classes", metadata.get("names", "")),
@@ -198,7 +206,7 @@ def _record(path: Path) -> Model:
     if not record.is_file():
         size = path.stat().st_size
         family = read_metadata(path).get("family", "")
-        task: Task = "classify" if family == CLASSIFIER else "detect"
+        task = _TASKS.get(family, "detect")
         return Model(path.stem, task, "added", family=family, size_bytes=size, path=str(path))
     try:
         facts = json.loads(record.read_text(encoding="utf-8"))
@@ -229,7 +237,3 @@ def _write(path: Path, content: bytes) -> None:
     except OSError:
         Path(partial).unlink(missing_ok=True)
         raise
-
-
-OWN_FAMILIES = (OWN_DETECTOR, CLASSIFIER)
-"""Families that say all of themselves in their metadata."""

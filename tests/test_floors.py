@@ -94,13 +94,14 @@ STRANGERS = (
 
 _OFFLINE = {
     # Files of engines that no running pipeline needs; all others are runtime.
-    "engines": "export",
+    "engines": "export quantize",
     "engines.classifiers": "describe evaluate export model pack train",
     "engines.cascade": "evaluate examples export layers metrics model pack published region rule "
     "small train",
     "engines.codec": "checkpoint costs dvc dvc_export evaluate export layers pack "
     "peers recipe rt shards share train transforms",
-    "engines.detectors": "agreement calibrate evaluate examples export loss model pack train",
+    "engines.detectors": "agreement calibrate evaluate examples export loss model pack "
+    "torchvision_export train",
     "engines.off": "augment backbones colour config confusion crossvalidate evaluate export features "
     "metrics model pack pretrain shards street_test teacher train weights",
     "engines.reid": "free_batch",
@@ -143,6 +144,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     ),
     "lap": ("streamer.tracking.association",),
     "msgspec": ("streamer",),
+    "nncf": ("OFFLINE",),
     "numpy": ("streamer", "engines"),
     "onnx": (
         "engines.precision",  # rewrites a graph before TensorRT compiles it, once
@@ -159,7 +161,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "tensorrt": ("engines.tensorrt",),
     "torch": ("OFFLINE",),
     "torchvision": ("OFFLINE",),
-    "yaml": ("streamer.configfile", "engines.detectors.evaluate"),
+    "yaml": ("streamer.configfile", "engines.detectors.evaluate", "engines.registry"),
     "zmq": (
         "streamer.queues",
         "streamer.stage",

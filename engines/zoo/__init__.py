@@ -7,9 +7,14 @@ from pathlib import Path
 
 from engines.errors import ModelError
 
-__all__ = ["SHIPPED", "find_codec", "find_model"]
+__all__ = ["SHIPPED", "find_codec", "find_model", "models_folder"]
 
-SHIPPED = {"street": "street.onnx", "street-check": "street-check.onnx"}
+SHIPPED = {
+    "street": "street.onnx",
+    "street-check": "street-check.onnx",
+    "fight_alarm": "off/fight_alarm.onnx",
+    "street_actions": "off/street_actions.onnx",
+}
 """Name of each shipped network and its file in this folder."""
 
 
@@ -28,10 +33,11 @@ def find_model(name_or_path: str | Path) -> Path:
         ModelError: it is neither a known name nor a path to a file.
     """
     name = str(name_or_path)
-    if name in SHIPPED:
-        return Path(__file__).with_name(SHIPPED[name])
     added = models_folder() / f"{name}.onnx"
-    path = added if "/" not in name and added.is_file() else Path(name_or_path)
+    if name in SHIPPED:
+        path = Path(__file__).parent / SHIPPED[name]
+    else:
+        path = added if "/" not in name and added.is_file() else Path(name_or_path)
     if not path.is_file():
         mine = sorted(file.stem for file in models_folder().glob("*.onnx"))
         raise ModelError(

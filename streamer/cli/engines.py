@@ -1,4 +1,4 @@
-"""`streamer engines`: list, fetch, add, build, measure and check networks."""
+"""`streamer engines build`, `bench` and `verify`, and the door to all its subcommands."""
 
 from __future__ import annotations
 
@@ -16,19 +16,17 @@ from engines import registry
 from engines.adopt import adopt
 from engines.bench import race
 from engines.build import PRECISIONS
-from engines.detectors.families import FAMILIES
 from engines.detectors.runtime import Detector
-from engines.download import download
 from engines.errors import DownloadFailed, EngineError, EngineFailed, ModelError
 from engines.load import load_engine
 from engines.verify import Comparison, compare
-from engines.zoo import find_model, models_folder
+from engines.zoo import find_model
 from streamer.cli.main import make_parser
+from streamer.cli.models import EPILOG, add_options, command, list_options, pull_options
 from streamer.cli.progress import Bar
 from streamer.planes import Planes
 from streamer.sources.uri import open_source
 
-EPILOG = "Exit codes: 0 done, 2 wrong option or network, 3 a download failed, 4 an engine failed."
 _SCENE = "synthetic:street?seed=1&size=1280x720"
 _CALIBRATION, _VERIFICATION = 120, 8
 _SHORT = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", None: None}
@@ -38,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run one of the subcommands."""
     parser = make_parser("engines", epilog=EPILOG)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_list_options, _pull_options, _add_options, _build_options, _bench_options,
+    for add in (list_options, pull_options, add_options, _build_options, _bench_options,
                 _verify_options):  # fmt: skip
         add(commands)
     options = parser.parse_args(arguments)
@@ -52,152 +50,11 @@ def main(arguments: Sequence[str]) -> int:
         return 4 if isinstance(error, EngineFailed) else 2
 
 
-def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
-    name: str,
-    text: str,
-    run: Callable[[argparse.Namespace], int],
-) -> argparse.ArgumentParser:
-    description = f"{text[0].upper()}{text[1:]}."
-    parser = commands.add_parser(
-        name, help=text, description=description, epilog=EPILOG, allow_abbrev=False
-    )
-    parser.set_defaults(run=run)
-    return parser
-
-
-# ---------------------------------------------------------------------------------------- list
-
-
-def _list_options(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = _command(commands, "list", "list shipped, public and your own networks", _list)
-    parser.add_argument("--json", action="store_true", help="one JSON object for each, with all")
-
-
-def _list(options: argparse.Namespace) -> int:
-    models = registry.models()
-    if options.json:
-        for model in models.values():
-            print(json.dumps(asdict(model)))
-        return 0
-    row = "{:16} {:9} {:9} {:12} {:>9}  {:13} {:8} {}"
-    print(row.format("name", "origin", "task", "family", "size", "licence", "TensorRT", "score"))
-    for model in models.values():
-        # Where a network does not compile to TensorRT it still runs on the other two.
-        compiles = "yes" if "tensorrt" in model.runs_on else "no"
-        size = f"{model.size_bytes / 1e6:.1f} MB"
-        print(
-            row.format(
-                model.name, model.origin, model.task, model.family.removeprefix("streamer."), size,
-                model.licence or "unknown", compiles, model.score,
-            )
-        )  # fmt: skip
-    print(
-        "All run on openvino and onnxruntime. A public one is fetched with streamer engines pull; "
-        f"yours lie in {models_folder()}"
-    )
-    return 0
-
-
-# ---------------------------------------------------------------------------------------- pull
-
-
-def _pull_options(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = _command(
-        commands, "pull", "fetch public weights, resumed where it broke, checked by hash", _pull
-    )
-    parser.add_argument("names", nargs="+", metavar="NAME", help="see streamer engines list")
-    parser.add_argument(
-        "--address", metavar="URL", help="fetch from a mirror; the hash stays that of the list"
-    )
-
-
-def _pull(options: argparse.Namespace) -> int:
-    for name in options.names:
-        model = registry.public(name)
-        address = options.address or model.address
-        file = models_folder() / "downloads" / Path(model.address).name
-        if not file.is_file():
-            bar = Bar(sys.stderr, name)
-            try:
-                download(address, file, model.sha256, progress=bar.show)
-            finally:
-                bar.close()
-        print(_described(_kept(model, file)))
-    return 0
-
-
-def _kept(model: registry.Model, file: Path) -> registry.Model:
-    """Take what was fetched into the registry; torchvision's weights become ONNX first."""
-    family = model.family if model.family in FAMILIES else None
-    if not model.from_torch:
-        kept = adopt(file, model.name, family=family, facts=model)
-        file.unlink()
-        return kept
-    try:
-        offline = importlib.import_module("engines.detectors.torchvision_export")
-    except ImportError as error:
-        raise ModelError(
-            f"{model.name}: torchvision's weights must be exported once, which needs torch "
-            f"({error}); pip install 'streamer[train]' and pull again: {file} stays"
-        ) from error
-    with tempfile.TemporaryDirectory() as folder:
-        exported = Path(folder) / f"{model.name}.onnx"
-        net = offline.load(model.family, file)
-        offline.export_detector(net, model.family, exported, licence=model.licence)
-        kept = adopt(exported, model.name, facts=model)
-    file.unlink()
-    return kept
-
-
-def _described(model: registry.Model) -> str:
-    names = [name for name in model.classes.split(",") if name not in ("", "-")]
-    shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-    return (
-        f"{model.name}: {model.task}, {model.family}, classes {shown or 'none'}, "
-        f"{model.size_bytes / 1e6:.1f} MB, runs on {', '.join(model.runs_on)}"
-    )
-
-
-# ----------------------------------------------------------------------------------------- add
-
-
-def _add_options(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = _command(
-        commands, "add", "take an ONNX file of yours into the list; says what it is", _add
-    )
-    parser.add_argument("file", type=Path, metavar="FILE.onnx")
-    parser.add_argument("--name", help="in the list; default is the file's")
-    parser.add_argument(
-        "--family", choices=FAMILIES, help="where inputs and outputs alone don't tell"
-    )
-    parser.add_argument(
-        "--classes", type=Path, metavar="NAMES.txt", help="names of the classes, one a line"
-    )
-    parser.add_argument("--json", action="store_true", help="one JSON object")
-
-
-def _add(options: argparse.Namespace) -> int:
-    classes: list[str] = []
-    if options.classes is not None:
-        try:
-            text = options.classes.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"{options.classes}: must be a text file of names, {error}") from error
-        classes = [line.strip() for line in text.splitlines() if line.strip()]
-    name = options.name or options.file.stem.lower()
-    model = adopt(options.file, name, family=options.family, classes=classes)
-    print(json.dumps(asdict(model)) if options.json else _described(model))
-    if not options.json and model.task == "detect":
-        print(f"use it with streamer run ... --detector {model.name}")
-    return 0
-
-
 # --------------------------------------------------------------------------------------- build
 
 
 def _build_options(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = _command(
+    parser = command(
         commands, "build", "compile a network for a device, or quantise it to int8", _build
     )
     parser.add_argument("name", metavar="NAME|PATH.onnx")
@@ -248,11 +105,11 @@ def _quantise(options: argparse.Namespace, path: Path, *, on_gpu: bool) -> regis
         offline.quantize(path, made, samples, runs="tensorrt" if on_gpu else "cpu")
         kept = adopt(made, name)
     known = registry.models().get(options.name)
-    if known is None or not known.licence:
-        return kept
-    return registry.store(
-        replace(kept, licence=known.licence, path=""), Path(kept.path).read_bytes()
-    )
+    licence = known.licence if known is not None else ""
+    # Unsigned activations, faster on a CPU, are none of TensorRT's.
+    runs_on = kept.runs_on if on_gpu else tuple(n for n in kept.runs_on if n != "tensorrt")
+    described = replace(kept, licence=licence, runs_on=runs_on, path="")
+    return registry.store(described, Path(kept.path).read_bytes())
 
 
 def _compile(options: argparse.Namespace, path: Path) -> dict[str, object]:
@@ -300,7 +157,7 @@ def _is_quantised(path: Path) -> bool:
 
 
 def _bench_options(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = _command(
+    parser = command(
         commands, "bench", "measure latency and throughput by batch on this machine", _bench
     )
     parser.add_argument("names", nargs="+", metavar="NAME|PATH.onnx")
@@ -353,7 +210,7 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _verify_options(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = _command(
+    parser = command(
         commands, "verify", "compare a detector's engine with ONNX Runtime on pictures", _verify
     )
     parser.add_argument("name", metavar="NAME|PATH.onnx")
