@@ -23,6 +23,7 @@ from engines.errors import EngineFailed, EngineMismatch, ModelError
 from engines.feed import Feed
 from engines.feed_graph import add_feed
 from engines.load import load_engine
+from engines.onnxgraph import read_graph
 from engines.zoo import SHIPPED, find_model
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -83,10 +84,14 @@ def test_contract(sigmoid: Path) -> None:
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_networks_agree_with_the_oracle(name: str, precision: str) -> None:
     path = find_model(name)
-    engine, oracle = (
-        tensorrt(path, precision=precision),
-        load_engine(path, device="onnxruntime:cpu"),
-    )
+    oracle = load_engine(path, device="onnxruntime:cpu")
+    if any(None in spec.shape[1:] for spec in oracle.inputs):  # such run on processors alone
+        with pytest.raises(ModelError, match="only the first axis, the batch, may be of any"):
+            tensorrt(path)
+        oracle.close()
+        return
+    own = read_graph(path.read_bytes(), name).precision
+    engine = tensorrt(path, precision=precision if own == "fp32" else None)
     free = engine.inputs[0].shape[0] is None
     for batch in (1, 8, 5) if free else engine.inputs[0].shape[:1]:
         arrays = random_inputs(engine, batch)
@@ -95,8 +100,9 @@ def test_shipped_networks_agree_with_the_oracle(name: str, precision: str) -> No
         for output, wanted in theirs.items():
             assert ours[output].shape == wanted.shape
             assert ours[output].dtype == wanted.dtype
-            close = 1e-3 if precision == "fp32" else 5e-2
-            np.testing.assert_allclose(ours[output], wanted, rtol=close, atol=close)
+            close = 1e-3 if own == precision == "fp32" else 5e-2
+            span = max(float(np.abs(wanted).max()), 1e-6)
+            np.testing.assert_allclose(ours[output], wanted, rtol=close, atol=close * span)
     engine.close()
     oracle.close()
 

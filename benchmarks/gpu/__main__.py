@@ -27,6 +27,7 @@ from benchmarks.gpu.measure import LIMITS, Oracle, latency_ms, measure, unfit
 from benchmarks.report import Gate, Value, finish, parser, table
 from engines.build import build, device_index
 from engines.errors import EngineError
+from engines.onnxgraph import read_graph
 from engines.zoo import SHIPPED, find_model
 
 Row = dict[str, Value]
@@ -58,17 +59,20 @@ def rows(options: argparse.Namespace) -> Iterator[Row]:
     """Measure every combination; one that breaks is a row with its error."""
     batches = [int(n) for n in options.batches.split(",")]
     for name, files in networks(options.folder).items():
-        for precision in options.precisions.split(",") if _on_gpu(options.device) else ("fp32",):
-            path = files.get(precision, files["fp32"])
-            row: Row = {"network": name, "precision": precision}
-            try:
-                oracle = Oracle(files["fp32"], len(os.sched_getaffinity(0)))
-            except EngineError as error:
-                yield row | {"batch": None, "error": f"{type(error).__name__}: {error}"}
-                continue
+        path = files["fp32"]
+        try:
+            oracle = Oracle(path, len(os.sched_getaffinity(0)))
+            own = read_graph(path.read_bytes(), str(path)).precision
+        except EngineError as error:
+            yield {"network": name, "precision": "fp32", "batch": None, "error": _said(error)}
+            continue
+        several = own == "fp32" and _on_gpu(options.device)
+        for precision in options.precisions.split(",") if several else (own,):
+            built = files.get(precision, path)
             for batch in batches:
-                yield row | {"batch": batch} | one(path, oracle, precision, batch, options)
-            oracle.engine.close()
+                row: Row = {"network": name, "precision": precision, "batch": batch}
+                yield row | one(built, oracle, precision, batch, options)
+        oracle.engine.close()
 
 
 def one(path: Path, oracle: Oracle, precision: str, batch: int, options: argparse.Namespace) -> Row:
@@ -83,7 +87,7 @@ def one(path: Path, oracle: Oracle, precision: str, batch: int, options: argpars
             made = build(path, device=device, precision=precision, batches=(batch,))
             row["built"], row["build_s"] = made.built, round(made.seconds, 2)
             row["engine_mb"] = round(made.path.stat().st_size / 1e6, 2)
-        if batch == 1 and precision == "fp32":
+        if batch == 1 and path == oracle.path:
             peer = latency_ms(oracle.engine, oracle.inputs(batch), options.seconds)
             row["onnxruntime_cpu_ms"] = peer["p50"]
         return row | measure(
@@ -97,7 +101,11 @@ def one(path: Path, oracle: Oracle, precision: str, batch: int, options: argpars
             seconds=options.seconds,
         )
     except (EngineError, ValueError) as error:
-        return row | {"error": f"{type(error).__name__}: {error}"}
+        return row | {"error": _said(error)}
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _on_gpu(device: str) -> bool:

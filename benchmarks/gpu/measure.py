@@ -28,6 +28,7 @@ class Oracle:
     """What ONNX Runtime on the processor says of one network; its answers are the truth here."""
 
     def __init__(self, path: Path, threads: int) -> None:
+        self.path = path
         self.engine = load_engine(path, device="onnxruntime:cpu", threads=threads)
         stored = path.with_name(f"{path.name.partition('.')[0]}.npz")
         self._frames: Mapping[str, Any] = np.load(stored) if stored.exists() else {}
