@@ -3,8 +3,8 @@
 Regime: configs/street_zones.yaml, 1280x720 at 25 fps, one thread, offline. "true" gives the tracker
 the truth's own boxes; "detector" gives it what the default detector finds in the pictures.
 Metric: visits and crossings beside the truth's; by how many frames the dwell of matched visits is
-wrong; the mean error of the occupancy and of speeds. Cost: processor time of a frame with 45 tracks and 10
-zones with eight corners and every limit but that of speed; and the same with speeds and 4 lines.
+wrong; the mean error of the occupancy and of speeds. Cost: processor time of a frame with 45 tracks
+and 10 zones with eight corners and every limit but that of speed; then with speeds and 4 lines too.
 Everybody moves at random, so there are far more events than in any street.
 Ceiling: with true boxes no error but that of a frame's length.
 Command: python -m benchmarks.bench_analytics [--seconds 30]

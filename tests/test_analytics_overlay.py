@@ -9,7 +9,7 @@ from samples import info_of, tracks_of
 
 from streamer.config import CameraConfig
 from streamer.messages import Readings, Tracks
-from streamer.overlay.analytics import SceneOverlay
+from streamer.overlay.analytics import ViewOverlay
 from streamer.overlay.colours import ALERT, PALETTE, yuv_from_rgb
 from streamer.planes import Planes
 from streamer.view import LineConfig, ZoneConfig
@@ -44,7 +44,7 @@ def changed(planes: Planes) -> np.ndarray:
 
 def test_a_zone_and_a_line_are_drawn_where_they_are() -> None:
     planes = blank()
-    SceneOverlay(CAMERA, WIDTH, HEIGHT).draw(planes, None)
+    ViewOverlay(CAMERA, WIDTH, HEIGHT).draw(planes, None)
     y, u, v = yuv(tuple(PALETTE[0].tolist()))
     assert (planes.y[161, 90:150] == y).all()  # the zone's lower edge
     assert (planes.u[81, 45:75] == u).all()
@@ -59,7 +59,7 @@ def test_a_zone_and_a_line_are_drawn_where_they_are() -> None:
 
 
 def test_counts_are_written_and_change_with_the_readings() -> None:
-    overlay = SceneOverlay(CAMERA, WIDTH, HEIGHT)
+    overlay = ViewOverlay(CAMERA, WIDTH, HEIGHT)
     pictures = []
     for readings in (
         None,
@@ -79,7 +79,7 @@ def test_counts_are_written_and_change_with_the_readings() -> None:
 
 def test_an_alarm_turns_the_zone_red() -> None:
     planes = blank()
-    overlay = SceneOverlay(CAMERA, WIDTH, HEIGHT)
+    overlay = ViewOverlay(CAMERA, WIDTH, HEIGHT)
     overlay.draw(planes, tracks(Readings((1,), (True,), ((0, 0),))))
     y, u, v = yuv(ALERT)
     assert (planes.y[161, 90:150] == y).all()
@@ -88,11 +88,13 @@ def test_an_alarm_turns_the_zone_red() -> None:
 
 
 def test_speeds_are_below_their_boxes_and_only_where_known() -> None:
-    overlay = SceneOverlay(CameraConfig(source="x"), WIDTH, HEIGHT)
+    overlay = ViewOverlay(CameraConfig(source="x"), WIDTH, HEIGHT)
     speeds = np.array([42.4, np.nan], np.float32).tobytes()
     planes = blank()
     boxes = (40.0, 20.0, 80.0, 60.0), (200.0, 20.0, 240.0, 60.0)
     overlay.draw(planes, tracks(Readings((), (), (), speeds), *boxes))
+    assert not changed(planes).any()  # no boxes are drawn, so no speeds are
+    overlay.draw(planes, tracks(Readings((), (), (), speeds), *boxes), np.array(boxes, np.float32))
     rows, columns = np.nonzero(changed(planes))
     assert rows.min() == 60
     assert rows.max() < 60 + 14
@@ -117,7 +119,9 @@ def test_any_size_and_any_place_stays_inside(width: int, height: int) -> None:
     far = [(-1e6, -1e6, -1e5, -1e5), (1e6, 1e6, 1e7, 1e7), (np.nan, 0, 1, np.inf), (0, 0, 1, 1)]
     readings = Readings((3,), (False,), ((1, 2),), np.full(4, 9, np.float32).tobytes())
     planes = blank(width, height)
-    SceneOverlay(camera, width, height, matrix="bt709").draw(planes, tracks(readings, *far))
+    ViewOverlay(camera, width, height, matrix="bt709").draw(
+        planes, tracks(readings, *far), np.array(far, np.float32)
+    )
     assert changed(planes).any()
     assert planes.y.min() >= 16
     assert planes.y.max() <= 235

@@ -23,10 +23,11 @@ _WHITE, _BLACK = (235, 128, 128), (16, 128, 128)
 _SHIFT = 3  # fractional bits of corners
 _ARROW = 0.05  # of the picture's height
 Path = NDArray[np.float64]
+F32 = NDArray[np.float32]
 Colour = tuple[int, ...]
 
 
-class SceneOverlay:
+class ViewOverlay:
     """Draws what one camera's configuration declares."""
 
     def __init__(
@@ -51,15 +52,14 @@ class SceneOverlay:
         self._lines = {name: np.array(line.ends) * size for name, line in camera.lines.items()}
         self._arrows = [_arrow(ends, _ARROW * height) for ends in self._lines.values()]
 
-    def draw(
-        self, planes: Planes, tracks: Tracks | None, boxes_xyxy: NDArray[np.float32] | None = None
-    ) -> None:
+    def draw(self, planes: Planes, tracks: Tracks | None, boxes_xyxy: F32 | None = None) -> None:
         """Draw on one picture, after its boxes.
 
         Args:
             planes: of the picture.
             tracks: the newest that are known, or None.
-            boxes_xyxy: (M, 4) px, where the tracks are drawn now; None for where they were then.
+            boxes_xyxy: (M, 4) px, where the tracks are drawn now; None if they are not, and then
+                neither are speeds.
         """
         readings = tracks.readings if tracks is not None else None
         for place, (name, corners) in enumerate(self._zones.items()):
@@ -74,16 +74,15 @@ class SceneOverlay:
             counts = readings.counts[place] if readings else None
             text = f"{name} in {counts[0]} out {counts[1]}" if counts else name
             self._tag(planes, ends[ends[:, 1].argmin()], text, colour)
-        if tracks is not None and readings is not None and readings.speeds_kmh:
-            known = np.frombuffer(tracks.boxes, np.float32).reshape(-1, 4)
-            self._speeds(planes, tracks, known if boxes_xyxy is None else boxes_xyxy)
+        if tracks is not None and readings is not None and boxes_xyxy is not None:
+            speeds = np.frombuffer(readings.speeds_kmh, np.float32)
+            self._speeds(planes, tracks, speeds, boxes_xyxy)
 
-    def _speeds(self, planes: Planes, tracks: Tracks, boxes_xyxy: NDArray[np.float32]) -> None:
-        """Put the speed of each track below its box."""
-        assert tracks.readings is not None
-        speeds = np.frombuffer(tracks.readings.speeds_kmh, np.float32).tolist()
+    def _speeds(self, planes: Planes, tracks: Tracks, speeds_kmh: F32, boxes_xyxy: F32) -> None:
+        """Put the speed of each track below its box; without a calibration there is none."""
         ids = np.frombuffer(tracks.ids, np.int64).tolist()
-        for track_id, speed, box in zip(ids, speeds, boxes_xyxy.tolist(), strict=True):
+        known = zip(ids, speeds_kmh.tolist(), boxes_xyxy.tolist(), strict=False)
+        for track_id, speed, box in known:
             if math.isfinite(speed) and all(map(math.isfinite, box)):
                 colour = self._palette[colour_of(track_id)]
                 below = np.array([box[0], box[3] + self._glyphs.height_px])
