@@ -20,7 +20,11 @@ from engines.classifiers.runtime import Classifier
 from engines.classifiers.train import Crops, Options, augmented, check_loss, load_net, train
 from engines.classifiers.train import main as train_main
 from engines.crops import CropFormat, Piece, fill_crops
+from engines.detectors.signature import STREET_CLASSES
 from engines.errors import ModelError
+from engines.zoo import find_model
+from streamer.planes import Planes
+from streamer.sources.street import Street
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -101,6 +105,30 @@ def test_a_verifier_weighs_both_opinions(tmp_path):
     assert scores == pytest.approx(expected, rel=1e-5)
     extremes = classifier.second_opinion(np.array([0, 1], np.float32), logits, columns[[0, 2]])
     assert np.isfinite(extremes).all()
+    classifier.close()
+
+
+def test_the_shipped_verifier_knows_a_box_from_one_beside_it():
+    path = find_model("street-check")
+    assert path.stat().st_size < 500_000
+    classifier = Classifier.load("street-check", device="cpu")
+    assert classifier.columns(STREET_CLASSES).tolist() == [0, 1, 2, 1, 2, 2]
+    street, planes = Street(3, 640, 360), Planes.empty(640, 360)
+    street.render(120, planes)
+    actors = [s for s in street.truth(120).sightings if s.visibility > 0.9]
+    boxes = np.array([actor.box_xyxy for actor in actors], np.float32)
+    beside = boxes + np.tile(boxes[:, 2:] - boxes[:, :2], 2) * [-0.7, 0.5, -0.7, 0.5]
+    judge = classifier.columns([actor.name for actor in actors])
+    opinions = [
+        classifier.second_opinion(
+            np.full(len(boxes), 0.5, np.float32),
+            classifier.network.look([Piece((planes.y, planes.u, planes.v), each)]),
+            judge,
+        )
+        for each in (boxes, beside.astype(np.float32))
+    ]
+    assert len(actors) >= 4
+    assert np.median(opinions[0]) > np.median(opinions[1]) + 0.2
     classifier.close()
 
 
