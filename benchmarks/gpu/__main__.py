@@ -23,12 +23,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.gpu.measure import LIMITS, Oracle, latency_ms, measure, unfit
+from benchmarks.gpu.measure import LIMITS, Oracle, latency_ms, measure, shipped, unfit
 from benchmarks.report import Gate, Value, finish, parser, table
 from engines.build import build, device_index
 from engines.errors import EngineError
 from engines.onnxgraph import read_graph
-from engines.zoo import SHIPPED, find_model
 
 Row = dict[str, Value]
 
@@ -38,7 +37,7 @@ _PACKAGES = ("tensorrt", "cuda-python", "cuda-bindings", "onnxruntime", "onnx", 
 def networks(folder: Path | None) -> dict[str, dict[str, Path]]:
     """Files of each network by their precision; fp32 stands for the graph as it was exported."""
     if folder is None:
-        return {name: {"fp32": find_model(name)} for name in SHIPPED}
+        return {name: {"fp32": path} for name, path in shipped().items()}
     found: dict[str, dict[str, Path]] = {}
     for path in sorted(folder.glob("*.onnx")):
         name, _, last = path.stem.rpartition(".")

@@ -5,6 +5,7 @@ Knows no GPU: it asks for an engine and times it, so all of it runs on a process
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -15,13 +16,25 @@ import numpy as np
 
 from benchmarks.report import Value, percentiles
 from engines.base import Arrays, Engine, TensorSpec
-from engines.errors import EngineError
+from engines.errors import EngineError, ModelError
 from engines.load import load_engine
+from engines.zoo import SHIPPED, find_model
 
 LIMITS = {"fp32": 1e-3, "tf32": 1e-2, "fp16": 5e-2, "bf16": 0.2, "int8": 0.1}
 """Largest difference from ONNX Runtime on the same file, as part of the output's range."""
 _FEWEST = 20
 _DEADLINE_S = 60.0
+
+
+def shipped() -> dict[str, Path]:
+    """Files of the shipped networks, as many as there are."""
+    found = {}
+    for name in SHIPPED:
+        try:
+            found[name] = find_model(name)
+        except ModelError as error:
+            sys.stderr.write(f"left out: {error}\n")
+    return found
 
 
 class Oracle:

@@ -21,21 +21,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from benchmarks.gpu.measure import shipped
 from benchmarks.report import parser
 from engines.detectors.runtime import Detector
 from engines.errors import EngineError
 from engines.feed_graph import add_feed, feed_for
 from engines.onnxgraph import read_graph
 from engines.precision import lower
-from engines.zoo import SHIPPED, find_model
 
 FRAMES = 8
 Frame = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def prepare(name: str, folder: Path, frames: Sequence[Frame]) -> float | None:
+def prepare(name: str, path: Path, folder: Path, frames: Sequence[Frame]) -> float | None:
     """Write all of one network; gives the milliseconds that a frame's preparation takes here."""
-    path = find_model(name)
     write(folder / f"{name}.onnx", path.read_bytes())
     try:
         detector = Detector.load(name, device="onnxruntime:cpu")
@@ -85,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.folder.mkdir(parents=True, exist_ok=True)
     clip = options.clip or options.data / "video" / "walking_crowd_720p.mp4"
     frames = frames_of(clip, *(int(n) for n in options.size.split("x")))
-    costs = {name: prepare(name, options.folder, frames) for name in SHIPPED}
+    costs = {n: prepare(n, path, options.folder, frames) for n, path in shipped().items()}
     (options.folder / "prepare.json").write_text(json.dumps({"prepare_ms": costs}) + "\n")
     for name, cost in costs.items():
         sys.stdout.write(f"{name}: {'no detector' if cost is None else f'{cost:.2f} ms a frame'}\n")
