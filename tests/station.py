@@ -5,12 +5,28 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypedDict
 
 import zmq
 
 from streamer.eventlog import Entry, EventLog
-from streamer.events import AnyEvent, Heartbeat, Numbering, StageFailed, encode_event, utc
+from streamer.events import (
+    AnyEvent,
+    Heartbeat,
+    Numbering,
+    StageFailed,
+    TrackEnded,
+    encode_event,
+    utc,
+)
 from streamer.replay import ReplayService
+
+
+class _Stamp(TypedDict):
+    id: str
+    seq: int
+    camera: str
+    time_utc: str
 
 
 class Station:
@@ -20,9 +36,12 @@ class Station:
         folder: for its sockets and its log.
         run: identity of the run.
         logs: keeps a log and answers who asks again.
+        log: where, if not in the folder.
     """
 
-    def __init__(self, folder: Path, *, run: str = "run1", logs: bool = True) -> None:
+    def __init__(
+        self, folder: Path, *, run: str = "run1", logs: bool = True, log: Path | None = None
+    ) -> None:
         self.address = f"ipc://{folder}/pub"
         self._run = run
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -30,7 +49,7 @@ class Station:
         self._socket.set(zmq.XPUB_VERBOSE, 1)
         self._socket.set(zmq.LINGER, 1000)
         self._socket.bind(self.address)
-        self.log = EventLog(folder / "events.db") if logs else None
+        self.log = EventLog(log or folder / "events.db") if logs else None
         self.replay: ReplayService | None = None
         self._replay_address = f"ipc://{folder}/replay"
         if self.log is not None:
@@ -73,16 +92,30 @@ class Station:
                 return
         raise AssertionError("nobody has subscribed")
 
-    def make(self, camera: str = "gate", kind: str = "stage.failed") -> AnyEvent:
+    def make(self, camera: str = "gate") -> AnyEvent:
         """The next event of a camera, logged."""
-        seq, identity = self._numbering(camera).next()
-        assert kind == "stage.failed"
-        event = StageFailed(
-            id=identity, seq=seq, camera=camera, time_utc=utc(time.time_ns()),
-            stage="infer", reason=f"number {seq}",
+        stamp = self._stamp(camera)
+        event = StageFailed(stage="infer", reason=f"number {stamp['seq']}", **stamp)
+        return self._logged(event)
+
+    def make_track_ended(self, camera: str = "gate") -> AnyEvent:
+        """The same, of a track."""
+        box = (1.0, 2.0, 3.0, 4.0)
+        event = TrackEnded(
+            track_id=4, class_name="person", score=0.5, box_xyxy_px=box, box_xyxy_rel=box,
+            duration_s=2.5, **self._stamp(camera),
         )  # fmt: skip
+        return self._logged(event)
+
+    def _stamp(self, camera: str) -> _Stamp:
+        seq, identity = self._numbering(camera).next()
+        return {"id": identity, "seq": seq, "camera": camera, "time_utc": utc(time.time_ns())}
+
+    def _logged(self, event: AnyEvent) -> AnyEvent:
         if self.log is not None:
-            self.log.append([Entry(camera, seq, kind, time.time_ns(), encode_event(event))])
+            kind = str(event.__struct_config__.tag)
+            line = encode_event(event)
+            self.log.append([Entry(event.camera, event.seq, kind, time.time_ns(), line)])
         return event
 
     def send(self, *events: AnyEvent) -> None:
