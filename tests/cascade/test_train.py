@@ -28,8 +28,20 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def packed(data: Path) -> Path:
-    pack.main([str(data / "pack"), str(data), "--size", "96x64"])
+    pack.main([str(data / "pack"), "images", str(data), "--size", "96x64"])
     return data / "pack"
+
+
+def test_rendered_streets_are_packed_with_exact_labels(tmp_path: Path) -> None:
+    pack.main([str(tmp_path), "street", "--seeds", "1000:1001", "--size", "192x108"])
+    pictures, labels = np.load(tmp_path / "pictures.npy"), np.load(tmp_path / "labels.npy")
+    assert pictures.shape == (2, 108, 192, 3)
+    assert labels.shape == (2, 108, 192)
+    assert {1, 3, 4} < set(np.unique(labels)) <= set(range(11))
+    sky, road = pictures[..., 0][labels == 0], pictures[..., 0][labels == 3]
+    assert sky.mean() > road.mean() + 20
+    with pytest.raises(SystemExit, match="seeds must be 1000 or more, got 3"):
+        pack.main([str(tmp_path), "street", "--seeds", "3:4"])
 
 
 @pytest.fixture(scope="module")
