@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from streamer.errors import StaleFrame
 from streamer.frames import PoolReader
 from streamer.join import Join, Joined
-from streamer.messages import Annotation, EndOfStream, Frame, FrameInfo, PeerDown, Tracks
+from streamer.messages import (
+    Annotation,
+    EndOfStream,
+    Frame,
+    FrameInfo,
+    Happening,
+    PeerDown,
+    Tracks,
+)
 from streamer.planes import Planes
 from streamer.queues import Received
 from streamer.stage import Stage, StageStart
@@ -64,8 +72,10 @@ class Annotator(Stage):
         """Look at frames of different cameras, one each; returns what was seen in each."""
         raise NotImplementedError
 
-    def end(self, camera: str) -> Annotation | None:
-        """This camera has ended; returns what is left to say of its last frame."""
+    def end(self, camera: str) -> tuple[Happening, ...]:
+        """This camera has ended; returns what follows from that."""
+        del camera
+        return ()
 
     # The stage.
 
@@ -172,14 +182,12 @@ class Annotator(Stage):
     def _end(self, camera: str) -> None:
         item = self._ending.pop(camera)
         self._open.discard(camera)
-        left = self.end(camera)
-        if left is not None and "publish" in self.outbox.consumers:
-            self.outbox.send("publish", left)
+        end = EndOfStream(camera, self.end(camera))
         if item is not None:
-            self.forward(item, EndOfStream(camera), to=self._consumers(camera))
+            self.forward(item, end, to=self._consumers(camera))
         else:
             for name in self._consumers(camera):
-                self.outbox.send(name, EndOfStream(camera))
+                self.outbox.send(name, end)
 
     def _consumers(self, camera: str) -> list[str]:
         wanted = (f"encode.{camera}", "publish")

@@ -84,12 +84,10 @@ class Act(Annotator):
         changes += self._observer.judge(samples)
         return [self._annotation(frame.info, changes) for frame in frames]
 
-    def end(self, camera: str) -> Annotation | None:
+    def end(self, camera: str) -> tuple[Happening, ...]:
         """What goes on ends with the stream."""
         assert self._observer is not None
-        changes = self._observer.drop(camera)
-        info = self._last.get(camera)
-        return self._annotation(info, changes) if info is not None and changes else None
+        return tuple(_happening(change) for change in self._observer.drop(camera))
 
     def on_close(self) -> None:
         """Let go of the engine."""

@@ -74,6 +74,8 @@ class Publish(Stage):
             for camera in start.config.cameras
         }
         self._last_info: dict[str, FrameInfo] = {}
+        self._annotated: dict[tuple[str, str], FrameInfo] = {}
+        """The last frame that act or segment spoke of, by stage and camera."""
         self._started_at = time.monotonic()
         self._log: EventLog | None = None
         self._replay: ReplayService | None = None
@@ -123,6 +125,7 @@ class Publish(Stage):
                 self._add(body.info.camera, self._frames[body.info.camera].events(body),
                           body.info.capture_ns)  # fmt: skip
         elif isinstance(body, Annotation):
+            self._annotated[item.producer, body.info.camera] = body.info
             if not self._written(item, body.info):
                 self._add(body.info.camera,
                           self._frames[body.info.camera].happened(body.info, body.happenings),
@@ -132,6 +135,10 @@ class Publish(Stage):
             if info is not None:
                 events = self._frames[body.camera].end(info, body.happenings)
                 self._add(body.camera, events, info.capture_ns)
+        elif isinstance(body, EndOfStream) and body.happenings:
+            info = self._annotated[item.producer, body.camera]
+            events = self._frames[body.camera].happened(info, body.happenings)
+            self._add(body.camera, events, info.capture_ns)
         self._taken.append(item)
         if len(self._batch) >= _BATCH:
             self._flush()
