@@ -369,6 +369,8 @@ class Config(Strict, frozen=True):
             recorded={name: bool(self.record_folder(name)) for name in self.cameras},
             classes=self.detector.classes if self.detector else None,
             webhooks=hooks,
+            actions=self.actions is not None,
+            segmenter=self.segmenter is not None,
             codec=self.encode.codec,
         )
 

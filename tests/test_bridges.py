@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import subprocess
 import threading
@@ -17,10 +18,12 @@ from pipeline import wait_for
 from streamer.bridges.backoff import Backoff
 from streamer.bridges.parked import ParkingLot
 from streamer.bridges.pump import Pump
+from streamer.bridges.target import TargetDown
 from streamer.bridges.wanted import is_wanted
 from streamer.bridges.webhook import sign
 from streamer.config import Config
 from streamer.configfile import build_config
+from streamer.errors import ConfigError
 from streamer.eventlog import Cursor, Entry, EventLog, LogReader
 from streamer.messages import Fields
 from streamer.stages.bridge import make_target
@@ -162,7 +165,7 @@ def test_a_broker_that_goes_away_costs_delay_and_no_event(
             server.stop(signal.SIGKILL)
         bench.write(1500)
         wait_for(lambda: "bridge.down" in bridge.kinds(), "it is seen to be away")
-        assert bridge.pump.backlog > 1000
+        wait_for(lambda: bridge.pump.backlog > 1000, "its backlog")
         server.start()
         if isinstance(server, Mosquitto):
             server.subscribe()
@@ -180,7 +183,7 @@ def test_a_broker_that_goes_away_costs_delay_and_no_event(
     assert kinds[-1] == "bridge.up"
     assert kinds.count("bridge.down") == 1
     down = dict(bridge.told)["bridge.down"]
-    assert int(str(down["backlog"])) >= 0
+    assert int(str(down["backlog"])) > 0
     assert down["message"]
 
 
@@ -284,6 +287,65 @@ def test_the_last_will_says_that_a_killed_bridge_is_away(tmp_path: Path, bench: 
         client.socket().shutdown(2)  # as the kernel does to a process that is killed
         wait_for(lambda: server.retained["streamer/status"] == b"offline", "the last will")
         target.close()
+
+
+def test_a_connection_that_breaks_while_publishing_is_told_as_such(
+    tmp_path: Path, bench: Bench
+) -> None:
+    with Mosquitto(tmp_path) as server:
+        target = make_target(bench.config(kind="mqtt", address=server.address), "b")
+        bench.write(200)
+        rows = LogReader(bench.path).read(0)
+        target.open()
+        target.send(rows)
+        target._client.socket().shutdown(2)  # type: ignore[attr-defined]
+        with pytest.raises(TargetDown, match=r"mqtt://127\.0\.0\.1:\d+: "):
+            target.send(rows * 100)
+        with pytest.raises(TargetDown, match=r"mqtt://"):
+            target.check()
+        target.close()
+        target.open()
+        target.send(rows)
+        target.close()
+
+
+@pytest.mark.filterwarnings(  # the library leaves the socket of a failed handshake to the collector
+    "ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning",
+    "ignore:unclosed <ssl.SSLSocket:ResourceWarning",
+)
+def test_mqtt_over_tls_checks_who_is_there(tmp_path: Path, bench: Bench) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+         "-nodes", "-keyout", key, "-out", certificate, "-days", "2", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=IP:127.0.0.1"],
+        check=True, timeout=20, capture_output=True,
+    )  # fmt: skip
+    more = f"allow_anonymous true\ncertfile {certificate}\nkeyfile {key}\n"
+    with Mosquitto(tmp_path, more=more) as server:
+        address = server.address.replace("mqtt:", "mqtts:")
+        bench.write(3)
+        stranger = bench.bridge(bench.config(kind="mqtt", address=address))
+        wait_for(lambda: stranger.pump.down, "it is not trusted")
+        stranger.end()
+        assert "certificate" in stranger.pump.down
+        gc.collect()
+        config = bench.config(kind="mqtt", address=address, ca_file=str(certificate))
+        known = bench.bridge(config)
+        wait_for(lambda: known.pump.delivered == 3, "all events")
+        known.end()
+    with pytest.raises(ConfigError, match=r"ca_file: .*missing\.pem can't be read"):
+        make_target(bench.config(kind="mqtt", address=address, ca_file="missing.pem"), "b")
+
+
+def test_what_the_environment_lacks_is_named(bench: Bench) -> None:
+    for section in (
+        {"kind": "mqtt", "address": "mqtt://a:${NOT_SET}@h"},
+        {"kind": "redis", "address": "redis://:${NOT_SET}@h"},
+        {"kind": "webhook", "address": "http://h/", "secret": "${NOT_SET}"},
+    ):
+        with pytest.raises(ConfigError, match=r"the environment variable 'NOT_SET' is not set"):
+            make_target(bench.config(**section), "b")
 
 
 def test_passwords_are_asked_for_and_never_told(

@@ -14,7 +14,7 @@ from streamer.errors import ConfigError
 from streamer.events import AnyEvent, utc
 from streamer.rules.engine import Engine, Firing, Memory, in_hours, text_of
 from streamer.rules.jobs import Checkpoint, jobs_of, load, save
-from streamer.rules.section import OF_MODELS, TYPES, RuleConfig, ThenConfig, WhenConfig
+from streamer.rules.section import ENDS, MADE, TYPES, RuleConfig, ThenConfig, WhenConfig
 from streamer.rules.seen import Seen, read_seen
 
 START_NS = 1_795_256_130_000_000_000
@@ -116,6 +116,18 @@ def test_silence_ends_a_wait_too_where_cameras_are_live() -> None:
     rules = engine(rule(event="stream.down", lasts_s=30))
     assert fired(rules, down, seen("stream.up", 20, reason="reconnected")) == []
     assert not list(rules.at(START_NS / 1e9 + 99))
+
+
+def test_what_ends_is_what_has_begun() -> None:
+    rules = engine(rule(event="action.started", lasts_s=5))
+    wave, fight = {"track_id": 1, "class": "wave"}, {"track_id": 1, "class": "fight"}
+    events = [seen("action.started", 0, **wave), seen("action.started", 1, **fight),
+              seen("action.ended", 2, **wave), seen("track.updated", 9)]  # fmt: skip
+    assert fired(rules, *events) == [6]
+    rules = engine(rule(event="surface.blocked", lasts_s=5))
+    events = [seen("surface.blocked", 0, name="a"), seen("surface.blocked", 1, name="b"),
+              seen("surface.cleared", 2, name="b"), seen("track.updated", 9)]  # fmt: skip
+    assert fired(rules, *events) == [5]
 
 
 def test_a_tracker_or_a_run_that_begins_anew_ends_all_visits() -> None:
@@ -239,7 +251,9 @@ def test_all_types_of_events_can_be_waited_for_but_those_of_rules_and_bridges() 
     types = {str(each.__struct_config__.tag) for each in get_args(AnyEvent)}
     own = {each for each in types if each.startswith(("rule.", "clip.", "snapshot.", "bridge."))}
     assert len(own) == 7
-    assert set(TYPES) - set(OF_MODELS) == types - own - {"heartbeat"} - set(OF_MODELS)
+    assert set(TYPES) == types - own - {"heartbeat"}
+    assert set(MADE) == own | {"heartbeat"}
+    assert set(ENDS) | set(ENDS.values()) <= types
 
 
 # What is refused.
@@ -311,11 +325,24 @@ def test_a_clip_needs_a_recording_and_the_remedy_works() -> None:
     assert config({"cameras": ["gate"]}, then, record={"folder": "r"}).rules
 
 
+def test_a_clip_needs_a_codec_that_can_be_cut() -> None:
+    says = r"then\.snapshot: must be cut from H\.264, HEVC or AV1, got encode\.codec learned; set"
+    with pytest.raises(ConfigError, match=says):
+        config({}, {"snapshot": True}, encode={"codec": "learned"})
+    assert config({}, {"snapshot": True}, encode={"codec": "h264"}).rules
+
+
 def test_events_of_objects_need_a_detector() -> None:
     plain = {"cameras": {"gate": "a.mp4"}, "detector": None}
     with pytest.raises(ConfigError, match=r"when\.event: track needs a detector, got none"):
         build_config({**plain, "rules": {"x": {"when": {"event": "track"}}}})
+    with pytest.raises(ConfigError, match=r"when\.event: action needs actions, got none"):
+        build_config({**plain, "rules": {"x": {"when": {"event": "action"}}}})
     assert build_config({**plain, "rules": {"x": {"when": {"event": "stream.down"}}}}).rules
+
+
+def test_classes_of_actions_are_not_those_of_the_detector() -> None:
+    assert config({"event": "action.started", "classes": ["fight"]}, actions={}).rules
 
 
 @pytest.mark.parametrize("what", ["rules", "bridges"])

@@ -14,7 +14,7 @@ from streamer.errors import SinkError
 from streamer.planes import Planes
 from streamer.sinks.base import Canvas
 from streamer.sinks.clip import Moment, cut_clip, take_snapshot
-from streamer.sinks.encoder import WriterOptions
+from streamer.sinks.encoder import Codec, WriterOptions
 from streamer.sinks.segments import SegmentRecorder
 from streamer.sources.base import FrameTimes
 
@@ -24,11 +24,12 @@ OFFSET = 1000
 """Media time of the first frame, in frames: the source's clock does not begin at 0."""
 
 
-def recorder(folder: Path, *, live: bool = True, segment_s: float = 2.0) -> SegmentRecorder:
-    return SegmentRecorder(
-        folder, "gate", WriterOptions(live=live, fps=FPS, crf=18, preset="ultrafast"),
-        segment_s=segment_s, min_free_mb=0,
-    )  # fmt: skip
+def recorder(
+    folder: Path, *, live: bool = True, segment_s: float = 2.0, codec: Codec = "h264"
+) -> SegmentRecorder:
+    fast = {"h264": "ultrafast", "hevc": "ultrafast", "av1": "12"}[codec]
+    options = WriterOptions(live=live, codec=codec, fps=FPS, crf=18, preset=fast)
+    return SegmentRecorder(folder, "gate", options, segment_s=segment_s, min_free_mb=0)
 
 
 def record(
@@ -93,6 +94,21 @@ def test_a_clip_over_two_segments_has_every_frame_once_at_its_time(
     assert clip.duration_s == pytest.approx(len(seen) / FPS, abs=1e-3)
     assert clip.start_ns == pytest.approx(START_NS + first * 1e9 / FPS, abs=2e6)
     assert clip.size_bytes == out.stat().st_size
+
+
+@pytest.mark.parametrize("codec", ["hevc", "av1"])
+def test_other_codecs_are_cut_as_well(tmp_path: Path, codec: Codec) -> None:
+    to = recorder(tmp_path, codec=codec)
+    record(to, range(80))
+    to.close()
+    out = tmp_path / "a.mp4"
+    clip = cut_clip(tmp_path, "gate", at(50), before_s=0.4, after_s=0.4, path=out, final=False)
+    assert clip is not None
+    assert clip.complete
+    seen = [number for _, number in numbers(out)]
+    assert seen == list(range(seen[0], seen[0] + len(seen)))
+    assert seen[0] <= 40
+    assert seen[-1] >= 60
 
 
 def test_files_are_cut_by_media_time_though_they_are_read_faster(tmp_path: Path) -> None:

@@ -90,9 +90,8 @@ class Mqtt:
         """Publish events, and behind each what it changes."""
         size = self._config.in_flight
         for begin in range(0, len(rows), size):
-            sent = [self._send(row) for row in rows[begin : begin + size]]
             try:
-                self._await(sent)
+                self._await([self._send(row) for row in rows[begin : begin + size]])
             except TargetDown as error:
                 raise TargetDown(str(error), done=begin + error.done) from error
 
@@ -130,13 +129,16 @@ class Mqtt:
         """Wait until the broker has acknowledged all messages."""
         deadline = time.monotonic() + self._config.timeout_s
         for done, messages in enumerate(sent):
-            for message in messages:
-                while not _acknowledged(message):
-                    if self._lost.is_set():
-                        raise TargetDown(f"{self._where}: {self._why}", done=done)
-                    if time.monotonic() > deadline:
-                        text = f"no acknowledgement within {self._config.timeout_s:g} s"
-                        raise TargetDown(f"{self._where}: {text}", done=done)
+            try:
+                for message in messages:
+                    while not _acknowledged(message):
+                        self.check()
+                        if time.monotonic() > deadline:
+                            limit_s = self._config.timeout_s
+                            raise TargetDown(f"{self._where}: silent for {limit_s:g} s")
+            except (RuntimeError, TargetDown) as error:
+                why = error if isinstance(error, TargetDown) else f"{self._where}: {error}"
+                raise TargetDown(str(why), done=done) from error
 
     def _make(self) -> paho.Client:
         client = paho.Client(
@@ -193,6 +195,10 @@ class Mqtt:
 
 
 def _acknowledged(message: paho.MQTTMessageInfo) -> bool:
-    """Wait a little for one message."""
+    """Wait a little for one message.
+
+    Raises:
+        RuntimeError: it never was sent, for the connection was gone.
+    """
     message.wait_for_publish(0.05)
     return message.is_published()

@@ -7,6 +7,7 @@ which carry the same id.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -117,7 +118,7 @@ class Pump:
         last_try = self._draining
         try:
             rows = self._reader.read(self.rowid, limit=ROWS)
-            self.backlog = max(0, self._reader.last_rowid() - self.rowid)
+            self._count()
         except SinkError as error:
             log.warning("%s", error)
             self._hurry.wait(1.0)  # publish begins another log
@@ -139,6 +140,9 @@ class Pump:
                 return False
             self._wait_for_rows()
         return True
+
+    def _count(self) -> None:
+        self.backlog = max(0, self._reader.last_rowid() - self.rowid)
 
     def _wait_for_rows(self) -> None:
         try:
@@ -190,6 +194,8 @@ class Pump:
         self.down = str(error)
         if now - self._down_told_at >= _TELL_S:
             self._down_told_at = now
+            with contextlib.suppress(SinkError):  # the next turn says what is wrong with the log
+                self._count()
             log.warning("bridge %s: %s; %d events wait", self._name, error, self.backlog)
             fields: Fields = {
                 "bridge": self._name,

@@ -134,11 +134,8 @@ class Engine:
         def ends(one: Seen) -> bool:
             if restarted:
                 return restarted == f"track.{one.camera}" and one.track_id is not None
-            same = (one.camera, one.zone, one.track_id) == (
-                event.camera, event.zone, event.track_id,
-            )  # fmt: skip
             off = event.active is False and one.type == event.type
-            return same and (off or ENDS.get(one.type) == event.type)
+            return (off or ENDS.get(one.type) == event.type) and one.subject == event.subject
 
         self.memory.lasting = [each for each in self.memory.lasting if not ends(each.cause)]
 

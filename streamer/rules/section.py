@@ -24,14 +24,15 @@ OF_TRACKS = (
     "zone.dwell", "zone.occupancy", "line.crossed", "speed.over", "loitering", "crowding",
     "direction.wrong", "absence", "vehicle.stopped",
 )  # fmt: skip
-OF_MODELS = ("action.started", "action.ended", "scene.changed")
+OF_ACTIONS = ("action.started", "action.ended")
+OF_SURFACES = ("surface.blocked", "surface.cleared")
 OF_THE_PIPELINE = (
     "stream.up", "stream.down", "stream.damaged", "recording.started", "recording.segment",
     "recording.ended", "recording.failed", "recording.resumed", "recording.changed",
     "stage.restarted", "stage.failed", "frames.dropped", "log.recovered", "log.failed",
     "log.resumed", "log.pruned",
 )  # fmt: skip
-TYPES = (*OF_TRACKS, *OF_MODELS, *OF_THE_PIPELINE)
+TYPES = (*OF_TRACKS, *OF_ACTIONS, *OF_SURFACES, *OF_THE_PIPELINE)
 """Types of events that a rule can wait for; its own kind are not among them."""
 MADE = (
     "rule.fired", "clip.saved", "clip.failed", "snapshot.saved", "bridge.up", "bridge.down",
@@ -46,6 +47,7 @@ ENDS = {
     "stream.down": "stream.up",
     "recording.failed": "recording.resumed",
     "action.started": "action.ended",
+    "surface.blocked": "surface.cleared",
 }
 """What ends that which an event of a type begins."""
 _MEASURED = ("track.ended", "zone.leave", "zone.dwell", "loitering")
@@ -65,7 +67,7 @@ class WhenConfig(Strict, frozen=True):
     lines: tuple[str, ...] = ()
     """Only of these lines."""
     classes: tuple[str, ...] = ()
-    """Only about objects of these classes."""
+    """Only about objects, or actions, of these classes."""
     direction: Literal["in", "out"] | None = None
     """line.crossed: only this way."""
     between: str = ""
@@ -127,6 +129,11 @@ class Surroundings:
     classes: Collection[str] | None
     """That the detector keeps, empty for all; None if there is no detector."""
     webhooks: Collection[str]
+    actions: bool
+    segmenter: bool
+    """Whether there is such a section."""
+    codec: str
+    """That recordings are in."""
 
 
 def check_rules(rules: Rules, around: Surroundings) -> None:
@@ -169,8 +176,13 @@ def _check_when(where: str, when: WhenConfig, around: Surroundings) -> None:
     if not types:
         families = {each.partition(".")[0] for each in TYPES}
         check_names(f"{where}.event", [when.event], {*TYPES, *families})
-    if around.classes is None and all(each in OF_TRACKS for each in types):
-        raise ConfigError(f"{where}.event: {when.event} needs a detector, got none; configure one")
+    for what, made, configured in (
+        ("a detector", OF_TRACKS, around.classes is not None),
+        ("actions", OF_ACTIONS, around.actions),
+        ("a segmenter", OF_SURFACES, around.segmenter),
+    ):
+        if not configured and all(each in made for each in types):
+            raise ConfigError(f"{where}.event: {when.event} needs {what}, got none; configure one")
     cameras = when.cameras or tuple(around.recorded)
     check_names(f"{where}.cameras", when.cameras, around.recorded)
     for key, names, known in (
@@ -179,7 +191,7 @@ def _check_when(where: str, when: WhenConfig, around: Surroundings) -> None:
     ):
         there = {each for camera in cameras for each in known.get(camera, ())}
         check_names(f"{where}.{key}", names, there, among=f" of {' or '.join(cameras)}")
-    if around.classes:
+    if around.classes and all(each in OF_TRACKS for each in types):
         check_names(f"{where}.classes", when.classes, around.classes, among=" in detector.classes")
     if when.lasts_s:
         for each in types:
@@ -208,6 +220,11 @@ def _check_then(where: str, rule: RuleConfig, around: Surroundings) -> None:
                     f"{where}.{what}: camera {camera!r} must be recorded to cut from; "
                     f"add record.folder or cameras.{camera}.record"
                 )
+        if wanted and around.codec == "learned":
+            raise ConfigError(
+                f"{where}.{what}: must be cut from H.264, HEVC or AV1, got encode.codec learned; "
+                "set encode.codec to h264"
+            )
 
 
 def _check_timezone(where: str, name: str) -> None:

@@ -28,6 +28,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True, rename={"class_name": "cla
     track_id: int | None = None
     zone: str | None = None
     line: str | None = None
+    name: str | None = None
     class_name: str | None = None
     direction: str | None = None
     active: bool | None = None
@@ -40,6 +41,12 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True, rename={"class_name": "cla
     rule: str = ""
     cause_id: str = ""
     what: str = ""
+
+    @property
+    def subject(self) -> tuple[str | int | None, ...]:
+        """What it is about; equal in the events that begin and end something."""
+        action = self.class_name if self.type.startswith("action.") else None
+        return self.camera, self.zone, self.track_id, self.name, action
 
     @property
     def lasted_s(self) -> float:

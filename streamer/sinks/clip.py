@@ -305,7 +305,7 @@ def _write(path: Path, like: _Segment, packets: list[tuple[float, av.Packet]]) -
             av.open(str(like.path)) as source,
             av.open(str(part), "w", format="mp4", options={"movflags": "faststart"}) as out,
         ):
-            stream = out.add_stream_from_template(source.streams.video[0])
+            stream = out.add_stream_from_template(source.streams.video[0], opaque=True)
             for (at_s, packet), dts in zip(packets, _decode_times(packets), strict=True):
                 packet.pts = _ticks(at_s - packets[0][0])
                 packet.dts = min(dts, packet.pts)
