@@ -57,7 +57,6 @@ class Compiled:
     precision: str
     facts: GraphFacts
     profiles: tuple[Profile, ...]
-    device_index: int
 
 
 def build(
@@ -167,7 +166,7 @@ def compile_engine(
 
     entry = cache.get_or_build(path.stem, key, build_it)
     report(f"{'built' if entry.built else 'found'} {entry.path.name}", 1.0)
-    return Compiled(entry.content, entry.path, entry.built, wanted, facts, profiles, index)
+    return Compiled(entry.content, entry.path, entry.built, wanted, facts, profiles)
 
 
 def device_index(device: str) -> int:

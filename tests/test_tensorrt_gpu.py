@@ -6,6 +6,8 @@ that. The first test of a network builds its engine, which takes seconds to a mi
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -166,6 +168,22 @@ def test_an_engine_is_built_once_and_repaired(sigmoid: Path, own_cache: EngineCa
     engine = tensorrt(sigmoid, batches=(2,))
     assert engine.infer({"x": np.zeros((2, 3, 4, 5), np.float32)})["y"].max() == 0.5
     engine.close()
+
+
+def test_an_entry_that_the_library_refuses_is_built_again(sigmoid: Path) -> None:
+    entry = build(sigmoid, device=DEVICE, batches=(3,)).path
+    whole = entry.read_bytes()
+    magic, header, _ = whole.split(b"\n", 2)
+    junk = b"no engine at all"
+    vouched = json.loads(header) | {
+        "sha256": hashlib.sha256(junk).hexdigest(), "bytes": len(junk)
+    }  # fmt: skip
+    entry.write_bytes(b"\n".join([magic, json.dumps(vouched).encode(), junk]))
+    assert not build(sigmoid, device=DEVICE, batches=(3,)).built, "the cache alone can't know"
+    engine = tensorrt(sigmoid, batch=3)
+    assert engine.infer({"x": np.zeros((3, 3, 4, 5), np.float32)})["y"].max() == 0.5
+    engine.close()
+    assert len(entry.read_bytes()) > len(whole) / 2
 
 
 def test_options_are_part_of_the_key(sigmoid: Path) -> None:

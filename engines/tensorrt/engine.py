@@ -14,7 +14,7 @@ import numpy as np
 import tensorrt as trt
 
 from engines.base import Array, Arrays, Done, Flights, TensorSpec, check_arrays, zeros
-from engines.build import Progress, compile_engine
+from engines.build import Progress, compile_engine, device_index
 from engines.cache import EngineCache
 from engines.errors import EngineError, EngineFailed, EngineMismatch, ModelError
 from engines.onnxfile import read_metadata
@@ -79,28 +79,32 @@ class TensorRtEngine:
         self.name, self.device, self.version = "tensorrt", device, RELEASE.text
         self.depth = streams
         self._where = f"tensorrt {device}: {Path(path).name}"
-        compiled = compile_engine(
-            path,
-            device=device,
-            precision=precision,
-            batches=batches if batch is None or not _free(path) else (batch,),
-            workspace_mb=workspace_mb,
-            version_compatible=version_compatible,
-            progress=progress,
-            cache=cache,
-        )
-        self.precision = compiled.precision
-        self._profiles: tuple[Profile, ...] = compiled.profiles
-        gpu = Device(compiled.device_index, self._where)
+        gpu = Device(device_index(device), self._where)  # first: the library breaks without one
         self._runtime = trt.Runtime(LOG)
         if version_compatible:  # such an engine brings code of its own; the cache vouches for it
             self._runtime.engine_host_code_allowed = True
-        engine = self._runtime.deserialize_cuda_engine(compiled.engine)
+        for _ in range(2):
+            compiled = compile_engine(
+                path,
+                device=device,
+                precision=precision,
+                batches=batches if batch is None or not _free(path) else (batch,),
+                workspace_mb=workspace_mb,
+                version_compatible=version_compatible,
+                progress=progress,
+                cache=cache,
+            )
+            engine = self._runtime.deserialize_cuda_engine(compiled.engine)
+            if engine is not None or compiled.built:
+                break
+            compiled.path.unlink(missing_ok=True)  # whole, of our key, and still not for this GPU
         if engine is None:
             raise EngineFailed(
-                f"{self._where}: TensorRT {RELEASE.text} can't load {compiled.path}: "
-                f"{LOG.take_errors()}; delete that file, and it is built again"
+                f"{self._where}: TensorRT {RELEASE.text} can't load what it has built: "
+                f"{LOG.take_errors()}; install the release that fits the driver"
             )
+        self.precision = compiled.precision
+        self._profiles: tuple[Profile, ...] = compiled.profiles
         tensors = _tensors(engine, compiled.facts.inputs, compiled.facts.outputs, self._where)
         only = self._profiles[0].largest if [p.fixed for p in self._profiles] == [True] else None
         self.inputs = tuple(_spec(t, engine, only) for t in tensors if t.is_input)
