@@ -330,7 +330,7 @@ class OffNet(nn.Module):  # type: ignore[misc]
             inputs = list(units[used : used + len(level.taps)])
             used += len(level.taps)
             if above is not None:
-                inputs.append(_fitted(above, inputs[0]))
+                inputs.append(above)  # of the same size: every stride rounds up
             above, out = layer(torch.cat(inputs, dim=1))
             logits.append(out)
         return logits
@@ -345,9 +345,3 @@ def conv(fan_in: int, fan_out: int, kernel: int, *, stride: int = 1, batch_norm:
         return layer
     return nn.Sequential(layer, nn.BatchNorm2d(fan_out))
 
-
-def _fitted(above: Tensor, like: Tensor) -> Tensor:
-    """Bring a level's output to the size of the next one's maps, where sizes are odd."""
-    if above.shape[2:] == like.shape[2:]:
-        return above
-    return F.adaptive_avg_pool2d(above, tuple(like.shape[2:]))
