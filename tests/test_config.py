@@ -249,6 +249,8 @@ RANGES = [
     ("record", "min_free_mb", (0, 10**6), (-1, 0.5), "expected `int`"),
     ("events", "updated_per_s", (0, 100), (-1, 101), "expected `float`"),
     ("events", "heartbeat_s", (0.1, 60), (0, ".nan"), "expected `float` > 0.0"),
+    ("events", "log_mb", (1, 10**6), (0, 0.5), "expected `int`"),
+    ("events", "log_days", (0.01, 3650), (0, -1), "expected `float` > 0.0"),
     ("supervisor", "restarts", (0, 1000), (-1, 1.5), "expected `int`"),
     ("supervisor", "window_s", (0.1, 1e6), (0, -1), "expected `float` > 0.0"),
     ("supervisor", "ready_s", (0.1, 1e6), (0, -1), "expected `float` > 0.0"),
