@@ -179,6 +179,14 @@ def test_the_example_loads_and_survives_the_trip_to_a_stage() -> None:
     assert msgspec.json.decode(msgspec.json.encode(config), type=Config) == config
 
 
+def test_what_the_readme_shows_loads(tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text().partition("tests/test_analytics_view.py -->\n```yaml\n")
+    (tmp_path / "scene.yaml").write_text(text[2].partition("```")[0])
+    camera = load_config(tmp_path / "scene.yaml").cameras["gate"]
+    assert camera.zones["yard"].dwell_s == 10
+    assert camera.lines["kerb"].ends == ((0.5, 0.9), (0.5, 0.5))
+
+
 def test_every_field_says_what_it_means() -> None:
     source = (ROOT / "streamer" / "view.py").read_text()
     for section in (ZoneConfig, LineConfig):
