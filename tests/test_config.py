@@ -179,6 +179,16 @@ WRONG = [
         SCENE + "detector: {score: 0.2, score_low: 0.2}",
     ),
     (
+        SCENE + "tracker: {low_score: 0.6, high_score: 0.5}",
+        "2: tracker.low_score: must be at most tracker.high_score (0.5), got 0.6; lower it",
+        SCENE + "tracker: {low_score: 0.5, high_score: 0.5}",
+    ),
+    (
+        SCENE + "tracker: {name: deepsort}",
+        "2: tracker.name: must be one of default, sort, bytetrack, ocsort, botsort, got 'deepsort'",
+        SCENE + "tracker: {name: botsort}",
+    ),
+    (
         "cameras:\n  a: same.mp4\n  b: same.mp4",
         "3: cameras.b.source: must differ from that of camera 'a'; each camera needs its own, "
         "so remove one of the two",

@@ -85,7 +85,11 @@ class Analytics:
         self._carried_until_s = np.inf
 
     def update(self, sight: Sight) -> list[Happening]:
-        """Take in one frame; what happened in it, causes before their consequences."""
+        """Take in one frame; what happened in it, causes before their consequences.
+
+        Over a gap in which a track was not seen, it went straight. Another picture size (which
+        comes with another epoch) and a clock that goes back end all tracks, and so all visits.
+        """
         self._totals.begin(sight.seq)
         happenings = list(self._take_over(sight)) if self._left_over else []
         if sight.time_s < self._time_s:

@@ -17,6 +17,11 @@ CONFUSABLE = (("car", "bus", "truck"), ("bicycle", "motorcycle"))
 """Classes that detectors mix up, so that one object may change between them."""
 _LAST_ID = 0
 """Place of the highest track id in the ledger; Totals uses those behind it."""
+_OPTIONS = (
+    *("high_score", "low_score", "birth_score", "match_iou", "confirm_hits", "lost_s"),
+    *("camera_motion", "appearance_distance"),
+)
+"""Settings that the tracker's options have by the same name."""
 
 
 class Track(Stage):
@@ -153,13 +158,6 @@ class Track(Stage):
             embedding_size=looks,
             **given,
         )
-
-
-_OPTIONS = (
-    *("high_score", "low_score", "birth_score", "match_iou", "confirm_hits", "lost_s"),
-    *("camera_motion", "appearance_distance"),
-)
-"""Settings that the tracker's options have by the same name."""
 
 
 def _boxes(found: Detections, *, looks: bool) -> Boxes:
