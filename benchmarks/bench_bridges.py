@@ -170,7 +170,8 @@ def check(received: Mapping[str, Sequence[str]], events: int) -> dict[str, int]:
     """Count what is wrong."""
     lost = disordered = twice = 0
     for number, camera in enumerate(CAMERAS):
-        expected = [f"bench-{camera}-{seq}" for seq in range(1, len(range(number, events, 8)) + 1)]
+        count = len(range(number, events, len(CAMERAS)))
+        expected = [f"bench-{camera}-{seq}" for seq in range(1, count + 1)]
         ids = received.get(camera, [])
         first = list(dict.fromkeys(ids))
         lost += len(set(expected) - set(first))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import json
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,8 +15,10 @@ from pathlib import Path
 import msgspec
 import pytest
 from brokers import HookServer, Mosquitto, RedisServer, Server, program
-from pipeline import wait_for
+from pipeline import ROOT, wait_for
 
+from benchmarks.bench_bridges import CAMERAS as BENCH_CAMERAS
+from benchmarks.bench_bridges import check
 from streamer.bridges.backoff import Backoff
 from streamer.bridges.parked import ParkingLot
 from streamer.bridges.pump import Pump
@@ -532,3 +536,19 @@ def test_a_parking_lot_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         lot.add(b"x" * 29)
     assert {path.name for path in tmp_path.iterdir()} == {"parked.jsonl", "parked.jsonl.1"}
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 300
+
+
+def test_the_benchmark_counts_what_is_lost(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.bench_bridges", "--minutes", "0.05", "--kinds", "redis"],
+        cwd=ROOT, capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout.splitlines()[-1])
+    assert document["passed"]
+    assert document["results"]["redis"]["events"] == 2600
+    whole = {camera: [f"bench-{camera}-{seq}" for seq in (1, 2)] for camera in BENCH_CAMERAS}
+    assert check(whole, 16) == {"lost": 0, "disordered": 0, "twice": 0}
+    one, other = BENCH_CAMERAS[:2]
+    wrong = {**whole, one: whole[one][::-1], other: whole[other][:1] * 2}
+    assert check(wrong, 16) == {"lost": 1, "disordered": 2, "twice": 1}

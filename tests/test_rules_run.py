@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from datetime import datetime
 from pathlib import Path
 
@@ -174,3 +175,28 @@ def test_killed_rules_and_bridges_go_on_and_tell_nothing_twice(tmp_path: Path) -
     assert set(fired) == of_kind(events, "snapshot.saved").keys()
     wanted = [e["id"] for e in events if str(e["type"]).startswith(("rule.", "clip.", "snapshot."))]
     assert list(dict.fromkeys(post["id"] for post in posts)) == wanted
+
+
+@pytest.mark.slow
+def test_a_run_ends_in_time_though_its_server_is_away_and_the_next_delivers(tmp_path: Path) -> None:
+    server = HookServer(tmp_path)
+    path = scene(tmp_path, server, regime="live", duration_s=60)
+    with Run(tmp_path, path) as run:
+        run.wait_event("bridge.down")
+        run.wait_event("rule.fired")
+        begin_s = time.monotonic()
+        run.stop()
+        assert time.monotonic() - begin_s < 5
+        waiting = [
+            event["id"] for event in run.events()
+            if str(event["type"]).startswith(("rule.", "clip.", "snapshot."))
+        ]  # fmt: skip
+    assert waiting
+    assert not server.posts()
+    with server:
+        again = scene(tmp_path, server, regime="live", duration_s=1)
+        done = streamer("run", again)
+        assert done.returncode == 0, done.stderr[-3000:]
+        ids = [body(post)["id"] for post in server.posts()]
+    assert ids[: len(waiting)] == waiting
+    assert len(ids) == len(set(ids))
