@@ -67,7 +67,7 @@ def cycle(detector: str, folder: Path) -> dict[str, int]:
             "cameras": {"gate": STREET},
             "detector": {"model": detector, "device": "cpu"},
             "record": {"folder": str(folder / "recording")},
-            "events": {"file": str(events)},
+            "events": {"file": str(events), "log": str(folder / "events.db")},
         }
     )
     supervisor = Supervisor(build_graph(config, {"gate": True}))

@@ -39,6 +39,7 @@ class Run:
         self.started_s = time.monotonic()
         self.started_wall_s = time.time()
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the run
+        self._state = tempfile.TemporaryDirectory()  # the log of this host's events is not ours
         self._process = subprocess.Popen(
             [
                 sys.executable,
@@ -49,7 +50,7 @@ class Run:
                 "--json",
             ],
             cwd=ROOT,
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, "XDG_STATE_HOME": self._state.name, **(environment or {})},
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
@@ -62,6 +63,7 @@ class Run:
         self._process.kill()
         self._process.communicate()
         self._log.close()
+        self._state.cleanup()
 
     @property
     def pid(self) -> int:

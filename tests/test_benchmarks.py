@@ -46,6 +46,16 @@ def test_transport_measures_every_way(data_dir: Path, tmp_path: Path) -> None:
         assert 0 < figures["latency_us"]["p50"] <= figures["latency_us"]["p99"]
 
 
+def test_events_get_through_log_and_socket(data_dir: Path, tmp_path: Path) -> None:
+    options = ["--rounds", "1", "--seconds", "0.5", "--rates", "500"]
+    document = run("events", *options, data=data_dir, folder=tmp_path)
+    assert len(document["results"]) == 4
+    for figures in document["results"].values():
+        assert figures["lost"] == figures["not_in_log"] == 0
+        assert 0 < figures["late_ms"]["p50"] <= figures["late_ms"]["p99"]
+    assert document["results"]["500/replayed"]["replayed"] > 0
+
+
 def test_pipeline_compares_itself_with_the_loops(data_dir: Path, tmp_path: Path) -> None:
     options = ["--rounds", "1", "--seconds", "0.5", "--files", "320x240", "--live-s", "0"]
     document = run("pipeline", *options, data=data_dir, folder=tmp_path)
