@@ -83,7 +83,7 @@ def played(folder: Path, sources: Sequence[Path], settings: Mapping[str, float])
         folder / "cameras.yaml",
         cameras,
         detector={**settings, "streams": 1},
-        supervisor={"ready_s": 240.0},
+        supervisor={"ready_s": 240.0, "beat_s": 30.0},  # the machine may be busy with other things
     )
     with Run(str(config), "--events", str(events)) as run:
         seen = first_event(run, events, "detection", timeout_s=300)
