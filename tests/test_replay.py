@@ -273,6 +273,7 @@ def test_a_damaged_log_is_one_event_and_numbers_go_on(tmp_path):
     (recovered,) = [event for event in burst.events() if event["type"] == "log.recovered"]
     assert Path(str(recovered["moved_to"])).exists()
     assert recovered["path"] == str(log)
+    assert str(recovered["time_utc"]) > "2000"
     first = next(event for event in burst.logged() if event["camera"] == "gate")
     assert first["seq"] == 4901
 

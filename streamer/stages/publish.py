@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
 import zmq
 
 from streamer.errors import ConfigError, SinkError
@@ -146,9 +147,10 @@ class Publish(Stage):
 
     def on_notice(self, notice: Notice) -> None:
         """Make the event that a stage or the supervisor asks for."""
-        time_ns = notice.capture_ns or time.time_ns()
+        if not notice.capture_ns:
+            notice = msgspec.structs.replace(notice, capture_ns=time.time_ns())
         event = event_of_notice(notice, self._numbering[notice.camera])
-        self._add(notice.camera, [event], time_ns)
+        self._add(notice.camera, [event], notice.capture_ns)
         self.wake()
 
     def on_wake(self) -> None:
