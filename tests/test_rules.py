@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import get_args
 
 import msgspec
 import pytest
+import yaml
 
 from streamer.config import Config
 from streamer.configfile import build_config
@@ -172,7 +174,7 @@ def test_offline_time_is_media_time_and_begins_anew_with_a_run() -> None:
     assert fired(rules, opened, enter, read_fast("track.updated", 7)) == [6]
 
 
-def test_the_same_memory_goes_on_where_it_was(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_the_same_memory_goes_on_where_it_was(tmp_path: Path) -> None:
     events = [
         seen("zone.enter", at, zone="a", track_id=int(at)) for at in (0, 1, 2, 2.5, 3, 8, 9, 20)
     ]
@@ -190,7 +192,7 @@ def test_the_same_memory_goes_on_where_it_was(tmp_path) -> None:  # type: ignore
         assert parts == whole
 
 
-def test_a_checkpoint_that_is_none(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_checkpoint_that_is_none(tmp_path: Path) -> None:
     assert load(tmp_path / "missing") is None
     (tmp_path / "half").write_bytes(b'{"rowid": 3, "mem')
     assert load(tmp_path / "half") is None
@@ -377,3 +379,12 @@ def test_bridges_that_can_not_be_meant(bridge: Fields, says: str) -> None:
     with pytest.raises(ConfigError, match=says) as caught:
         build_config({"cameras": {"gate": "a.mp4"}, "bridges": {"b": bridge}})
     assert "hunter2" not in str(caught.value)
+
+
+def test_the_example_of_the_readme_is_taken() -> None:
+    readme = (Path(__file__).resolve().parent.parent / "README.md").read_text()
+    example = readme.partition("<!-- loaded by tests/test_rules.py -->")[2]
+    text = example.partition("```yaml\n")[2].partition("```")[0]
+    made = build_config(yaml.safe_load(text))
+    assert set(made.bridges) == {"desk", "home", "store"}
+    assert made.rules["somebody_at_night"].when.lasts_s == 3
