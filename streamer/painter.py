@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from engines.cascade.classes import PALETTE_RGB
 from engines.cascade.labelcode import decode
-from streamer.config import HideConfig
+from streamer.config import CameraConfig, HideConfig
 from streamer.errors import ConfigError
 from streamer.events import utc
 from streamer.messages import Annotation, FrameInfo, LabelMap, Tracks
 from streamer.overlay import Overlay, Trails, colour_of, draw_label_map
+from streamer.overlay.analytics import ViewOverlay
 from streamer.overlay.conceal import conceal
 from streamer.planes import Planes
 
@@ -32,16 +33,18 @@ Boxes = NDArray[np.float32]
 class Painter:
     """Draws boxes, labels, trails and captions."""
 
-    def __init__(self, camera: str, *, map_opacity: float = 0.0) -> None:
+    def __init__(self, camera: str, view: CameraConfig, *, map_opacity: float = 0.0) -> None:
         """Draw for one camera.
 
         Args:
             camera: name in the caption.
+            view: its zones and lines.
             map_opacity: of the colours of a map of labels, 0..1.
         """
-        self._camera = camera
+        self._camera, self._view = camera, view
         self._map_opacity = map_opacity
         self._overlay: Overlay | None = None
+        self._view_overlay: ViewOverlay | None = None
         self._trails = Trails()
         self._tracks: Tracks | None = None
         self._ids: NDArray[np.int64] = np.empty(0, np.int64)
@@ -72,6 +75,9 @@ class Painter:
         overlay = self._overlay
         if overlay is None or (overlay.width, overlay.height) != (info.width, info.height):
             overlay = self._overlay = Overlay(info.width, info.height, matrix=info.matrix)
+            self._view_overlay = ViewOverlay(
+                self._view, info.width, info.height, matrix=info.matrix
+            )
         captions = dict(
             caption for annotation in self._annotations.values() for caption in annotation.captions
         )
@@ -84,6 +90,8 @@ class Painter:
             if 0 <= age_s <= PREDICT_S:
                 self._paint_tracks(overlay, planes, self._tracks, age_s, captions)
                 shown = len(self._ids)
+        assert self._view_overlay is not None
+        self._view_overlay.draw(planes, self._tracks, self.objects_xyxy(info))
         overlay.caption(planes, f"{self._camera}  {utc(info.capture_ns)[:-4]}Z", f"{shown} tracked")
         if 0 in captions:
             overlay.caption(planes, captions[0], line=1, alert=True)

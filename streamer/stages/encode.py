@@ -69,7 +69,9 @@ class Encode(Stage):
         self._join: Join[Received, Tracks | Annotation] = Join(kinds, deadline_s)
         self._reader = PoolReader(start.supervisor_pid)
         segmenter = start.config.segmenter
-        self._painter = Painter(self.camera, map_opacity=segmenter.opacity if segmenter else 0.0)
+        self._painter = Painter(
+            self.camera, self._camera, map_opacity=segmenter.opacity if segmenter else 0.0
+        )
         self._outputs: list[Recording] = []
         self._hiders: dict[Recording, Hider] = {}
         self._opened = False
