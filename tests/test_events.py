@@ -34,6 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BOX = (3.4, 1.8, 17.0, 9.0)
 TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$")
 
+OF_RULE = {"rule": "night", "cause_id": "run1-gate-7", "severity": "alarm"}
 NOTICES = [
     Notice("stream.up", "gate", {"reason": "opened", "width": 34, "height": 18, "fps": 25.0,
                                  "codec": "h264"}, 1000),
@@ -62,6 +63,19 @@ NOTICES = [
     Notice("log.failed", "", {"path": "e.db", "message": "disk full"}, 1000),
     Notice("log.resumed", "", {"path": "e.db", "events_lost": 7}, 1000),
     Notice("log.pruned", "", {"reader": "mqtt.home", "events_lost": 7}, 1000),
+    Notice("rule.fired", "gate", {**OF_RULE, "text": "somebody", "cause_type": "zone.enter",
+                                  "count": 2, "zone": "yard", "line": None, "track_id": 3}, 1000),
+    Notice("clip.saved", "gate", {**OF_RULE, "path": "a.mp4", "size_bytes": 9, "frames": 250,
+                                  "start_utc": utc(0), "duration_s": 10.0, "cause_s": 5.2,
+                                  "complete": True}, 1000),
+    Notice("snapshot.saved", "gate", {**OF_RULE, "path": "a.jpg", "size_bytes": 9, "width": 34,
+                                      "height": 18, "frame_utc": utc(0)}, 1000),
+    Notice("clip.failed", "gate", {**OF_RULE, "what": "clip", "message": "disk full"}, 1000),
+    Notice("bridge.up", "", {"bridge": "home", "backlog": 7, "down_s": 3.5}, 1000),
+    Notice("bridge.down", "", {"bridge": "home", "backlog": 7, "message": "refused",
+                               "retry_in_s": 0.5, "down_s": 0.0}, 1000),
+    Notice("bridge.parked", "", {"bridge": "desk", "backlog": 0, "message": "422", "count": 2,
+                                 "first_id": "a", "last_id": "b", "path": "p.jsonl"}, 1000),
 ]  # fmt: skip
 
 
