@@ -5,11 +5,11 @@ it frames of OBJECTS objects at a fixed rate, each of which makes 1 + OBJECTS ev
 with a plain socket; `replayed`: beside it somebody who asks for 20 pages of 1,000 old events a
 second all the time.
 Metric: milliseconds from the moment a frame is handed to publish to the arrival of each of its
-events at the subscriber (p50, p95, p99 of all events after warm-up), the rate that arrives, and
-publish's CPU time an event; every event is checked to arrive, in order, and to be in the log.
+events at the subscriber (p50, p95, p99 of a round; median over the rounds), the rate that arrives,
+and publish's CPU time an event; every event is checked to arrive, in order, and to be in the log.
 Ceiling: `no log`, the same process that only publishes, and `plain PUB`, a loop that does nothing
 but send lines of the same size on a ZeroMQ PUB socket.
-Command: python -m benchmarks.bench_events [--rates 5000 20000] [--seconds 5] [--rounds 3]
+Command: python -m benchmarks.bench_events [--rates 5000 10000 20000] [--seconds 5] [--rounds 3]
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ from streamer.supervisor import Supervisor
 OBJECTS = 9
 WAYS = ("log + PUB", "replayed", "no log", "plain PUB")
 PAGES_PER_S = 20
+LATE_MS = 10.0
+"""What the 99th percentile must stay below."""
 LINE_BYTES = 400
 WARM_UP_S = 1.0
 _LAST = b"gate.track.ended"
@@ -58,12 +60,20 @@ _head = msgspec.json.Decoder(_Head).decode
 class Case:
     """What one way at one rate came to, over all rounds."""
 
-    late_ms: list[float] = field(default_factory=list)
+    late_ms: list[dict[str, float | None]] = field(default_factory=list)
+    """Percentiles, one of each a round: a neighbour who disturbs one round counts once."""
     rates: list[float] = field(default_factory=list)
     cpu_us: list[float] = field(default_factory=list)
     lost: int = 0
     unlogged: int = 0
     replayed: int = 0
+
+    def late(self) -> dict[str, float | None]:
+        """The median over the rounds of each percentile."""
+        return {
+            name: report.median([one[name] for one in self.late_ms if one[name] is not None], 3)
+            for name in ("p50", "p95", "p99")
+        }
 
 
 def subscribe(address: str, pipe: Connection) -> None:
@@ -142,7 +152,7 @@ def measure_publish(
         asker.join()
     late_ms, arrived_rate, count, lost = pipe.recv()
     listener.join()
-    case.late_ms += late_ms
+    case.late_ms.append(report.percentiles(late_ms))
     case.rates.append(arrived_rate)
     case.cpu_us.append(watch.cpu_s / count * 1e6)
     case.lost += lost
@@ -230,7 +240,7 @@ def measure_plain(case: Case, folder: Path, rate: int, seconds: float) -> None:
     late_ms, arrived_rate, _, lost = pipe.recv()
     sender.join()
     listener.join()
-    case.late_ms += late_ms
+    case.late_ms.append(report.percentiles(late_ms))
     case.rates.append(arrived_rate)
     case.lost += lost
 
@@ -254,7 +264,7 @@ def main() -> int:
     results: dict[str, report.Value] = {}
     rows: list[list[report.Value]] = []
     for (rate, way), case in cases.items():
-        late = report.percentiles(case.late_ms)
+        late = case.late()
         results[f"{rate}/{way}"] = {
             "events_per_s": report.median(case.rates),
             "late_ms": late,
@@ -280,25 +290,30 @@ def main() -> int:
 
 
 def gates(cases: dict[tuple[int, str], Case]) -> list[report.Gate]:
-    """What is promised: the rate is kept, events are early enough, none is missing."""
-    made = []
-    for (rate, way), case in cases.items():
-        if way != "log + PUB":
-            continue
-        p99 = report.percentiles(case.late_ms)["p99"]
-        made += [
-            report.Gate(f"{rate}/s arrived/s", report.median(case.rates, 0), 0.97 * rate,
-                        0.99 * rate, at_least=True),
-            report.Gate(f"{rate}/s p99 ms", p99, 10, 5),
-            report.Gate(f"{rate}/s lost or not in the log", case.lost + case.unlogged, 0, 0),
-        ]  # fmt: skip
-    return made
+    """What is promised: early enough at the lowest rate, how far that goes, and none is missing."""
+    ours = {rate: case for (rate, way), case in cases.items() if way == "log + PUB"}
+    lowest = min(ours)
+    kept = [
+        rate
+        for rate, case in ours.items()
+        if (case.late()["p99"] or LATE_MS) < LATE_MS
+        and (report.median(case.rates) or 0) > 0.99 * rate
+    ]
+    missing = sum(case.lost + case.unlogged for case in cases.values())
+    return [
+        report.Gate(f"p99 ms at {lowest}/s", ours[lowest].late()["p99"], LATE_MS, 5),
+        report.Gate("events/s with p99 below 10 ms", max(kept, default=0), 5000, 20_000,
+                    at_least=True),
+        report.Gate("events lost or not in the log", missing, 0, 0),
+    ]  # fmt: skip
 
 
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = report.parser(__doc__)
-    parser.add_argument("--rates", nargs="+", type=int, default=[5000, 20_000], help="events/s")
+    parser.add_argument(
+        "--rates", nargs="+", type=int, default=[5000, 10_000, 20_000], help="events/s"
+    )
     parser.add_argument("--seconds", type=float, default=5.0, help="of one round, after warm-up")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="on the disk to measure; default a temporary")
