@@ -14,6 +14,7 @@ from streamer.config import Config
 from streamer.configfile import build_config
 from streamer.errors import ConfigError
 from streamer.events import AnyEvent, utc
+from streamer.graph import build_graph
 from streamer.rules.engine import Engine, Firing, Memory, in_hours, text_of
 from streamer.rules.jobs import Checkpoint, jobs_of, load, save
 from streamer.rules.section import ENDS, MADE, TYPES, RuleConfig, ThenConfig, WhenConfig
@@ -388,3 +389,19 @@ def test_the_example_of_the_readme_is_taken() -> None:
     made = build_config(yaml.safe_load(text))
     assert set(made.bridges) == {"desk", "home", "store"}
     assert made.rules["somebody_at_night"].when.lasts_s == 3
+
+
+def test_rules_end_after_the_streams_then_publish_then_bridges() -> None:
+    graph = build_graph(config({"zones": ["door"]}), {"gate": True, "yard": False})
+    rules, publish = graph.stage("rules"), graph.stage("publish")
+    streams = {"decode.gate", "track.gate", "encode.gate", "decode.yard", "track.yard",
+               "encode.yard", "infer"}  # fmt: skip
+    assert set(rules.after) == streams
+    assert set(publish.after) == {*streams, "rules"}
+    for name in ("bridge.desk", "bridge.home"):
+        assert graph.stage(name).after == ("publish",)
+        assert not graph.neighbours(name), "it reads the log"
+    plain = build_graph(build_config({"cameras": {"gate": "a.mp4"}}), {"gate": False})
+    assert {stage.name for stage in plain.stages} == {
+        "decode.gate", "infer", "track.gate", "publish",
+    }  # fmt: skip
