@@ -1,7 +1,8 @@
 """Turn an ONNX network of fp32 into one of int8, by pictures like those it will see; offline.
 
-Post-training quantisation by NNCF. Precision lives in the graph: pairs of QuantizeLinear and
-DequantizeLinear around what is to run in int8, so that every engine can read it.
+Post-training quantisation by NNCF, or by ONNX Runtime's tool for TensorRT. Precision lives in the
+graph: pairs of QuantizeLinear and DequantizeLinear around what is to run in int8, so that every
+engine can read it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,10 +23,14 @@ from onnx import TensorProto, helper, numpy_helper, version_converter
 from engines.base import Array
 from engines.errors import EngineUnavailable, ModelError
 from engines.load import load_engine
+from engines.onnxfile import read_metadata
 
 Runs = Literal["cpu", "tensorrt"]
 
 OPSET = 17
+LAST = 3
+"""Layers before each output that stay as they are: small, and boxes hang on their last bits."""
+
 FEWEST = 8
 """Pictures below which ranges are luck."""
 
@@ -51,19 +57,24 @@ def quantize(
             f"{source}: calibration needs at least {FEWEST} pictures, got {len(samples)}; give a "
             "longer clip, one that shows what the camera will see"
         )
-    try:
-        model = onnx.load(source)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(f"{source}: file must be an ONNX model, got {error}") from error
+    metadata = read_metadata(source)
+    model = onnx.load(source)
     if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
         raise ModelError(
             f"{source}: network must be in fp32, got one with Q/DQ nodes; quantise the original"
         )
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    quantised = _by_nncf(_of_opset(model, source), samples, runs, source)
-    _make_scalar(quantised.graph)
+    model = _of_opset(model, source)
     if runs == "cpu":
+        quantised = _by_nncf(model, samples, source)
+        _make_scalar(quantised.graph)
         _let_bytes_in(quantised.graph)
+    else:
+        quantised = _by_onnxruntime(model, samples, source)
+    if not any(node.op_type == "QuantizeLinear" for node in quantised.graph.node):
+        raise ModelError(
+            f"{source}: network must have convolutions or products to quantise, got none; run it "
+            "in fp32"
+        )
     del quantised.graph.value_info[:]
     helper.set_model_props(quantised, metadata)
     unchecked = target.with_name(f"{target.name}.unchecked")
@@ -77,6 +88,26 @@ def quantize(
         unchecked.replace(target)
     finally:
         unchecked.unlink(missing_ok=True)
+
+
+def last_layers(graph: onnx.GraphProto, count: int) -> list[str]:
+    """Names of the convolutions and products with fewer than so many others behind them.
+
+    Those that more than one such path leads to are counted by the longest. At least one layer of a
+    network is always left to quantise.
+    """
+    heavy = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+    behind: dict[str, int] = {value.name: 0 for value in graph.output}
+    ahead: dict[str, int] = {}
+    for node in reversed(graph.node):
+        layers = max((behind.get(name, 0) for name in node.output), default=0)
+        if node.op_type in heavy:
+            ahead[node.name] = layers
+            layers += 1
+        for name in node.input:
+            behind[name] = max(behind.get(name, 0), layers)
+    deepest = max(ahead.values(), default=0)
+    return [name for name, layers in ahead.items() if name and layers < min(count, deepest)]
 
 
 def _of_opset(model: onnx.ModelProto, source: Path) -> onnx.ModelProto:
@@ -94,8 +125,9 @@ def _of_opset(model: onnx.ModelProto, source: Path) -> onnx.ModelProto:
 
 
 def _by_nncf(
-    model: onnx.ModelProto, samples: Sequence[dict[str, Array]], runs: Runs, source: Path
+    model: onnx.ModelProto, samples: Sequence[dict[str, Array]], source: Path
 ) -> onnx.ModelProto:
+    """Quantise for OpenVINO and ONNX Runtime, with what rounding shifts put back into biases."""
     try:
         with _quiet():
             import nncf
@@ -106,13 +138,10 @@ def _by_nncf(
             f"{source}: int8 needs NNCF ({error}); pip install 'streamer[train]'"
         ) from error
     # One scale for a whole activation: one for each channel, NNCF's choice before depthwise layers,
-    # is refused by TensorRT and by the fused operators of ONNX Runtime.
+    # is refused by the fused operators of ONNX Runtime.
     activations = advanced.QuantizationParameters(
-        per_channel=False,
-        mode=QuantizationScheme.SYMMETRIC,
-        signedness_to_force=True if runs == "tensorrt" else None,
+        per_channel=False, mode=QuantizationScheme.SYMMETRIC
     )
-    options = advanced.AdvancedQuantizationParameters(activations_quantization_params=activations)
     try:
         with _quiet():
             quantised: onnx.ModelProto = nncf.quantize(
@@ -120,15 +149,58 @@ def _by_nncf(
                 nncf.Dataset(list(samples)),
                 preset=nncf.QuantizationPreset.PERFORMANCE,
                 subset_size=len(samples),
-                advanced_parameters=options,
+                ignored_scope=nncf.IgnoredScope(names=last_layers(model.graph, LAST)),
+                advanced_parameters=advanced.AdvancedQuantizationParameters(
+                    activations_quantization_params=activations
+                ),
             )
     except (nncf.errors.ValidationError, RuntimeError, ValueError) as error:
         raise ModelError(
             f"{source}: NNCF can't quantise this network: {error}; run it in fp32 or fp16"
         ) from error
-    if not any(node.op_type == "QuantizeLinear" for node in quantised.graph.node):
-        raise ModelError(f"{source}: network must have convolutions or products to quantise")
     return quantised
+
+
+class _Samples:
+    """Samples as ONNX Runtime reads them."""
+
+    def __init__(self, samples: Sequence[dict[str, Array]]) -> None:
+        self._left = iter(samples)
+
+    def get_next(self) -> dict[str, Array] | None:
+        return next(self._left, None)
+
+
+def _by_onnxruntime(
+    model: onnx.ModelProto, samples: Sequence[dict[str, Array]], source: Path
+) -> onnx.ModelProto:
+    """Quantise for TensorRT: NNCF can't be told to use signed numbers everywhere."""
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        from onnxruntime import quantization
+
+        made = Path(folder) / "int8.onnx"
+        try:
+            quantization.quantize_static(
+                model,
+                made,
+                _Samples(samples),
+                quant_format=quantization.QuantFormat.QDQ,
+                nodes_to_exclude=last_layers(model.graph, LAST),
+                op_types_to_quantize=["Conv", "ConvTranspose", "Gemm", "MatMul"],
+                per_channel=True,
+                activation_type=quantization.QuantType.QInt8,
+                weight_type=quantization.QuantType.QInt8,
+                extra_options={
+                    "ActivationSymmetric": True,
+                    "WeightSymmetric": True,
+                    "QuantizeBias": False,
+                },
+            )
+        except (RuntimeError, ValueError) as error:
+            raise ModelError(
+                f"{source}: ONNX Runtime can't quantise this network: {error}; run it in fp16"
+            ) from error
+        return onnx.load(made)
 
 
 @contextlib.contextmanager

@@ -152,7 +152,7 @@ HOMES: dict[str, tuple[str, ...]] = {
         "engines.feed_graph",
         "OFFLINE",
     ),
-    "onnxruntime": ("engines.onnxruntime",),
+    "onnxruntime": ("engines.onnxruntime", "engines.quantize"),
     "onnxscript": ("OFFLINE",),
     "onnxsim": ("OFFLINE",),
     "openvino": ("engines.openvino",),
