@@ -71,7 +71,9 @@ def render(path: Path, seed: int, fps: int, seconds: float) -> Path:
     return path
 
 
-def played(folder: Path, sources: Sequence[Path], settings: Mapping[str, float]) -> dict[str, Any]:
+def played(
+    folder: Path, sources: Sequence[Path], settings: Mapping[str, float], seconds: float
+) -> dict[str, Any]:
     """Run these files as cameras; what the run says of itself, and what infer cost."""
     cameras = {
         f"c{number}": {"source": str(link(folder, source, number)), "regime": "live"}
