@@ -269,8 +269,19 @@ def test_augmentation_keeps_size_and_range():
     assert any(not np.array_equal(moved[0], each) for each in moved[1:])
 
 
+def outcomes(count: int, weights: list[float], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Opinions, and what came of them if this is what they weigh."""
+    random = np.random.default_rng(seed)
+    inputs = random.normal(0, 2, (count, 2))
+    chance = 1 / (1 + np.exp(-(inputs @ weights - 0.4)))
+    return inputs, random.random(count) < chance
+
+
 def test_fitted_weights_are_those_that_made_the_outcomes():
-    random = np.random.default_rng(0)
-    inputs = random.normal(0, 2, (20_000, 2))
-    chance = 1 / (1 + np.exp(-(inputs @ [0.7, 1.3] - 0.4)))
-    assert fit(inputs, random.random(20_000) < chance) == pytest.approx((0.7, 1.3, -0.4), abs=0.08)
+    assert fit([outcomes(20_000, [0.7, 1.3], 0)]) == pytest.approx((0.7, 1.3, -0.4), abs=0.08)
+
+
+def test_a_large_pack_weighs_no_more_than_a_small_one():
+    small, large = outcomes(4_000, [1.5, 0.0], 1), outcomes(40_000, [0.0, 1.5], 2)
+    ours, theirs, _ = fit([small, large])
+    assert ours == pytest.approx(theirs, abs=0.1)

@@ -91,15 +91,24 @@ def opinions(net: CheckNet, pack: Path) -> tuple[NDArray[np.float64], NDArray[np
     return np.column_stack([np.log(scores / (1 - scores)), own]), loaded["truths"] >= 0.5
 
 
-def fit(inputs: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple[float, float, float]:
-    """Fit the weights of both logits and an offset by Newton's method on the likelihood."""
-    columns = np.column_stack([inputs, np.ones(len(inputs))])
+def fit(
+    packs: Sequence[tuple[NDArray[np.float64], NDArray[np.bool_]]],
+) -> tuple[float, float, float]:
+    """Fit the weights of both logits and an offset by Newton's method on the likelihood.
+
+    Each pack counts the same, however many boxes it has, so that no camera decides for the others.
+    """
+    columns = np.concatenate(
+        [np.column_stack([inputs, np.ones(len(inputs))]) for inputs, _ in packs]
+    )
+    right = np.concatenate([right for _, right in packs])
+    weight = np.concatenate([np.full(len(right), 1 / len(right)) for _, right in packs])
     solution = np.array([0.5, 0.5, 0.0])
     for _ in range(_NEWTON_STEPS):
         chance = 1 / (1 + np.exp(-columns @ solution))
-        slope = columns.T @ (right - chance)
-        curvature = (columns * (chance * (1 - chance))[:, None]).T @ columns
-        solution += np.linalg.solve(curvature + 1e-6 * np.eye(3), slope)
+        slope = columns.T @ (weight * (right - chance))
+        curvature = (columns * (weight * chance * (1 - chance))[:, None]).T @ columns
+        solution += np.linalg.solve(curvature + 1e-9 * np.eye(3), slope)
     ours, theirs, offset = (float(number) for number in solution)
     return ours, theirs, offset
 
@@ -166,8 +175,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     net = load_net(options.run)
-    parts = [opinions(net, pack) for pack in options.fit]
-    fusion = fit(np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]))
+    fusion = fit([opinions(net, pack) for pack in options.fit])
     difference = export(net, options.out, fusion)
     sys.stdout.write(
         f"{options.out}: {options.out.stat().st_size} bytes, differs from torch by "
