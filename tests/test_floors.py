@@ -66,6 +66,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "streamer.sinks",
         "streamer.sources",
         "streamer.summary",
+        "streamer.surfaces",
         "streamer.tracking",
     ),
     ("streamer.annotator", "streamer.stage"),
