@@ -105,7 +105,7 @@ WRONG = [
     ),
     (
         SCENE + "encode: {codec: vp9}",
-        "2: encode.codec: must be one of h264, hevc, av1, got 'vp9'; ",
+        "2: encode.codec: must be one of h264, hevc, av1, learned, got 'vp9'; ",
         SCENE + "encode: {codec: av1}",
     ),
     (

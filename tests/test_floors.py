@@ -62,7 +62,6 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "streamer.rules",
         "streamer.view_events",
         "streamer.sequence",
-        "streamer.view",
         "streamer.sinks",
         "streamer.sources",
         "streamer.summary",
@@ -98,10 +97,10 @@ _OFFLINE = {
     # Files of engines that no running pipeline needs; all others are runtime.
     "engines": "export quantize",
     "engines.classifiers": "describe evaluate export model pack train",
-    "engines.cascade": "evaluate examples export layers metrics model pack published region rule "
+    "engines.cascade": "dense evaluate examples export layers metrics model pack published region rule "
     "small train",
     "engines.codec": "checkpoint costs dvc dvc_export evaluate export layers pack "
-    "peers recipe rt shards share train transforms",
+    "peers plot probes recipe rt shards share textures train train_dvc training transforms",
     "engines.detectors": "agreement calibrate evaluate examples export loss model pack "
     "torchvision_export train",
     "engines.off": "augment backbones colour config confusion crossvalidate evaluate export features "
