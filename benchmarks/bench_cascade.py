@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 
 from benchmarks.cascade import forms
 from benchmarks.report import Gate, Value, finish, median, parser, percentiles, table
+from engines.base import Engine
 from engines.cascade.carry import CarryOptions
-from engines.cascade.evaluate import Picture, Row, measure
+from engines.cascade.evaluate import Picture, Row, by_rule, densely, load_dense, measure
 from engines.cascade.pack import labelled_pictures, planes_of
-from engines.cascade.runtime import Memory, Segmenter
+from engines.cascade.runtime import Memory, Segmenter, find_cascade
 from engines.cascade.stages import Rule
 from streamer.planes import Planes
 from streamer.sources.container import SourceOptions
@@ -40,18 +41,21 @@ RHOS = (1.0, 0.995, 0.985, 0.97, 0.95, 0.93, 0.9, 0.8, 0.7, 0.6, 0.5)
 SHARES = (0.0, 0.125, 0.25, 0.5)
 
 
-def frames(segmenter: Segmenter, data: Path, limit: int) -> tuple[dict[str, Value], list[Gate]]:
+def frames(
+    segmenter: Segmenter, dense_engine: Engine, data: Path, limit: int
+) -> tuple[dict[str, Value], list[Gate]]:
     """The cascade by rho and by share, dense, and the shorter dense networks inside it."""
     pictures = camvid(data, limit)
-    tuned = segmenter.stages.rule
-    rules = [tuned, Rule(1.0, tuned.share)]
-    rules += [Rule(rho, tuned.share) for rho in RHOS if rho < 1]
+    tuned, classes = segmenter.stages.rule, len(segmenter.classes)
+    rules = [Rule(rho, tuned.share) for rho in RHOS if rho < 1]
     rules += [Rule(tuned.rho, share) for share in SHARES if share != tuned.share]
-    rows = measure(segmenter, pictures, rules)
+    ways = [by_rule(segmenter, tuned), densely(segmenter, dense_engine)]
+    ways += [by_rule(segmenter, rule) for rule in rules]
+    rows = measure(ways, pictures, classes)
     shorter = []
     for last in (1, 2):
         segmenter.stages.last = last
-        shorter += measure(segmenter, pictures, [Rule(1.0, tuned.share)])
+        shorter += measure([by_rule(segmenter, Rule(1.0, tuned.share))], pictures, classes)
     segmenter.stages.last = 3
     ours, dense = rows[0], rows[1]
     names = ["tuned", "dense", *("by rho" for _ in RHOS[1:])]
@@ -75,25 +79,27 @@ def frames(segmenter: Segmenter, data: Path, limit: int) -> tuple[dict[str, Valu
     return results, gates
 
 
-def carry(segmenter: Segmenter, data: Path, limit: int) -> tuple[dict[str, Value], list[Gate]]:
+def carry(
+    segmenter: Segmenter, dense_engine: Engine, data: Path, limit: int
+) -> tuple[dict[str, Value], list[Gate]]:
     """Label a clip of a fixed camera densely, by the cascade, and with labels carried over."""
-    tuned = segmenter.stages.rule
+    dense = densely(segmenter, dense_engine).label
     memory = Memory(CarryOptions(), segmenter.stages.signature)
     spent: dict[str, list[float]] = {"dense": [], "cascade": [], "carried": []}
     equal: dict[str, list[float]] = {"cascade": [], "carried": []}
     carried = []
     for index, planes in enumerate(clip(data / CLIP, limit)):
         found = {}
-        for name, rule in (("dense", Rule(1.0, 0.0)), ("cascade", tuned), ("carried", tuned)):
-            segmenter.stages.rule = rule
+        at_ns = index * 1_000_000_000 // CLIP_FPS
+        for name, times in spent.items():
             start = time.process_time()
-            if name == "carried":
-                at_ns = index * 1_000_000_000 // CLIP_FPS
-                found[name] = segmenter.segment(planes, media_time_ns=at_ns, memory=memory)
-            else:
+            if name == "dense":
+                found[name] = dense(planes)
+            elif name == "cascade":
                 found[name] = segmenter.segment(planes)
-            spent[name].append(1e3 * (time.process_time() - start))
-        segmenter.stages.rule = tuned
+            else:
+                found[name] = segmenter.segment(planes, media_time_ns=at_ns, memory=memory)
+            times.append(1e3 * (time.process_time() - start))
         for name, shares in equal.items():
             shares.append(float((found[name].labels == found["dense"].labels).mean()))
         carried.append(found["carried"].carried)
@@ -121,10 +127,12 @@ def carry(segmenter: Segmenter, data: Path, limit: int) -> tuple[dict[str, Value
     return results, gates
 
 
-def blocks(segmenter: Segmenter, data: Path, limit: int) -> tuple[dict[str, Value], list[Gate]]:
+def blocks(
+    segmenter: Segmenter, dense_engine: Engine, data: Path, limit: int
+) -> tuple[dict[str, Value], list[Gate]]:
     """Stage 2 and 3 on what stage 1 left undecided: blocks of several sides, pixels, everything."""
     inputs = [forms.input_of(segmenter, picture.planes) for picture in camvid(data, limit)]
-    ways = forms.measure(segmenter, inputs)
+    ways = forms.measure(segmenter, dense_engine, inputs)
     rows: list[list[Value]] = [
         [way.name, round(way.positions_share, 3), round(way.ms_cpu, 2)] for way in ways
     ]
@@ -139,7 +147,7 @@ def blocks(segmenter: Segmenter, data: Path, limit: int) -> tuple[dict[str, Valu
         ],
         "break_even": [{"share": share, "of_whole": ratio} for share, ratio in by_length],
     }
-    whole = next(way.ms_cpu for way in ways if way.name == "whole map")
+    whole = next(way.ms_cpu for way in ways if way.name == "dense graph")
     kept = next(way.ms_cpu for way in ways if way.name == "blocks of 4")
     gates = [Gate("stages 2 and 3 on blocks, times faster", round(whole / kept, 2), 1.4, 2.0, True)]
     return results, gates
@@ -212,7 +220,11 @@ def main() -> int:
         precision=options.precision,
     )
     measured = {"frames": frames, "carry": carry, "blocks": blocks}[options.part]
-    results, gates = measured(segmenter, options.data, options.limit)
+    dense_engine = load_dense(
+        find_cascade(options.model), "auto", options.threads, options.precision
+    )
+    results, gates = measured(segmenter, dense_engine, options.data, options.limit)
+    dense_engine.close()
     configuration: dict[str, Value] = {
         "model": options.model,
         "threads": options.threads,

@@ -17,6 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from engines.base import Engine
 from engines.cascade.picture import fill_input
 from engines.cascade.runtime import Segmenter
 from engines.cascade.signature import FILES, HALO
@@ -89,13 +90,14 @@ def input_of(segmenter: Segmenter, planes: tuple[U8, U8, U8]) -> U8:
     return out
 
 
-def measure(segmenter: Segmenter, inputs: Sequence[U8]) -> list[Way]:
+def measure(segmenter: Segmenter, dense: Engine, inputs: Sequence[U8]) -> list[Way]:
     """Time each form on the same inputs; what stage 1 costs is taken off."""
     tuned = segmenter.stages
     alone = _cost(
         lambda picture: _blocks(_variant(tuned, tuned.signature.block_px, last=1), picture), inputs
     )
-    ways = []
+    spent = _cost(lambda picture: dense.infer({"planes": picture[None]}), inputs)
+    ways = [Way("dense graph", 1.0, spent - alone)]
     for name, stages in (
         ("whole map", _variant(tuned, tuned.signature.block_px, rule=Rule(1.0, tuned.rule.share))),
         ("blocks of 4", _variant(tuned, tuned.signature.block_px)),
@@ -151,14 +153,16 @@ def _blocks(stages: Stages, picture: U8) -> float:
 
 def _pixels(stages: Stages, pixels: Sequence[Pixels], picture: U8) -> float:
     outputs = stages.engines[0].infer({"planes": picture[None]})
-    table, logits = outputs["features"][0], outputs["logits"][0].copy()
+    context = outputs["context"][0].repeat(2, axis=0).repeat(2, axis=1)
+    features = np.concatenate([outputs["fine"][0], context], axis=-1)
+    table, logits = np.pad(features, ((HALO, HALO), (HALO, HALO), (0, 0))), outputs["logits"][0]
     undecided = ~(outputs["confidence"][0] > stages.rule.rho)
     rows, columns = np.nonzero(undecided.repeat(2, axis=0).repeat(2, axis=1))
     share = len(rows) / logits[0].size
     for stage in pixels:
-        features, found = stage.run(table, rows, columns)
+        new, found = stage.run(table, rows, columns)
         logits[:, rows, columns] = found.T
-        table[rows + HALO, columns + HALO] = features
+        table[rows + HALO, columns + HALO] = new
         odds = np.exp(found - found.max(axis=1, keepdims=True))
         left = ~(1 / odds.sum(axis=1) > stages.rule.rho)
         rows, columns = rows[left], columns[left]

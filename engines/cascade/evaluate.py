@@ -12,25 +12,31 @@ import argparse
 import json
 import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
+from engines.base import Engine
+from engines.cascade.dense import dense_model
 from engines.cascade.metrics import Scores
 from engines.cascade.pack import labelled_pictures, planes_of
-from engines.cascade.runtime import LabelMap, Segmenter
+from engines.cascade.picture import best_labels, fill_input
+from engines.cascade.runtime import LabelMap, Segmenter, find_cascade
+from engines.cascade.signature import STRIDE
 from engines.cascade.stages import Rule
+from engines.load import load_engine
 
 U8 = NDArray[np.uint8]
+Triple = tuple[U8, U8, U8]
 RHOS = (1.0, 0.985, 0.95, 0.9, 0.8, 0.6)
 """Of the table; 1 is dense."""
-_WITH_BORDERS = 2
-"""Scoring borders takes as long as labelling, so only the tuned rule's and the dense ones are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,34 +65,83 @@ class Row:
 class Picture:
     """One picture as a decoder gives it, with the truth."""
 
-    planes: tuple[U8, U8, U8]
+    planes: Triple
     truth: U8
 
 
-def measure(segmenter: Segmenter, pictures: Sequence[Picture], rules: Sequence[Rule]) -> list[Row]:
-    """Label all pictures by each rule; the rules take turns, so that all see the same machine."""
-    count = len(segmenter.classes)
-    scores = [Scores(count) for _ in rules]
-    times: list[list[tuple[float, float]]] = [[] for _ in rules]
-    decided: list[list[tuple[float, float, float]]] = [[] for _ in rules]
-    tuned = segmenter.stages.rule
-    try:
-        for picture in pictures:
-            for index, rule in enumerate(rules):
-                segmenter.stages.rule = rule
-                wall, cpu = time.perf_counter(), time.process_time()
-                found = segmenter.segment(picture.planes)
-                times[index].append((time.perf_counter() - wall, time.process_time() - cpu))
-                labels = enlarged(found, picture.truth.shape)
-                scores[index].add(labels, picture.truth, borders=index < _WITH_BORDERS)
-                decided[index].append(found.decided)
-    finally:
-        segmenter.stages.rule = tuned
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way to label a frame, with the rule that it stands for."""
+
+    rule: Rule
+    label: Callable[[Triple], LabelMap]
+
+
+def by_rule(segmenter: Segmenter, rule: Rule) -> Way:
+    """Label with the cascade by another rule than the tuned one."""
+
+    def label(planes: Triple) -> LabelMap:
+        tuned, segmenter.stages.rule = segmenter.stages.rule, rule
+        try:
+            return segmenter.segment(planes)
+        finally:
+            segmenter.stages.rule = tuned
+
+    return Way(rule, label)
+
+
+def densely(segmenter: Segmenter, engine: Engine) -> Way:
+    """Label with all three stages as one graph, which is the fastest dense form."""
+    signature = segmenter.stages.signature
+    picture = np.zeros((1, 3, signature.height, signature.width), np.uint8)
+
+    def label(planes: Triple) -> LabelMap:
+        at = fill_input(*planes, picture[0])
+        logits = engine.infer({"planes": picture})["logits"][0]
+        labels = best_labels(logits, at, STRIDE, segmenter.out_stride)
+        shares = np.bincount(labels.reshape(-1), minlength=len(logits)) / labels.size
+        height, width = labels.shape
+        return LabelMap(width, height, labels, shares.astype(np.float32), (0.0, 0.0, 1.0), 0.0)
+
+    return Way(Rule(1.0, 0.0), label)
+
+
+def load_dense(folder: Path, device: str, threads: int, precision: str | None) -> Engine:
+    """Load the three stages as one graph."""
+    with tempfile.TemporaryDirectory() as place:
+        onnx.save(dense_model(folder), Path(place) / "dense.onnx")
+        return load_engine(
+            Path(place) / "dense.onnx", device=device, threads=threads, precision=precision
+        )
+
+
+def measure(
+    ways: Sequence[Way], pictures: Sequence[Picture], classes: int, *, borders: int = 2
+) -> list[Row]:
+    """Label all pictures in each way; the ways take turns, so that all see the same machine.
+
+    Args:
+        ways: to compare.
+        pictures: with their truth.
+        classes: how many there are.
+        borders: the borders of so many of the first ways are scored too, which is slow.
+    """
+    scores = [Scores(classes) for _ in ways]
+    times: list[list[tuple[float, float]]] = [[] for _ in ways]
+    decided: list[list[tuple[float, float, float]]] = [[] for _ in ways]
+    for picture in pictures:
+        for index, way in enumerate(ways):
+            wall, cpu = time.perf_counter(), time.process_time()
+            found = way.label(picture.planes)
+            times[index].append((time.perf_counter() - wall, time.process_time() - cpu))
+            labels = enlarged(found, picture.truth.shape)
+            scores[index].add(labels, picture.truth, borders=index < borders)
+            decided[index].append(found.decided)
     rows = []
-    for index, rule in enumerate(rules):
+    for index, way in enumerate(ways):
         first, second, third = (statistics.fmean(d[s] for d in decided[index]) for s in range(3))
         wall_s, cpu_s = (statistics.median(t[k] for t in times[index]) for k in range(2))
-        rows.append(Row(rule, scores[index], (first, second, third), 1e3 * wall_s, 1e3 * cpu_s))
+        rows.append(Row(way.rule, scores[index], (first, second, third), 1e3 * wall_s, 1e3 * cpu_s))
     return rows
 
 
@@ -145,8 +200,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.limit:
         pictures = pictures[:: -(-len(pictures) // options.limit)]
     tuned = segmenter.stages.rule
-    rhos = [1.0, *(rho for rho in options.rho if rho < 1)]
-    rows = measure(segmenter, pictures, [tuned, *(Rule(rho, tuned.share) for rho in rhos)])
+    dense = load_dense(
+        find_cascade(options.model), options.device, options.threads, options.precision
+    )
+    ways = [by_rule(segmenter, tuned), densely(segmenter, dense)]
+    ways += [by_rule(segmenter, Rule(rho, tuned.share)) for rho in options.rho if rho < 1]
+    rows = measure(ways, pictures, len(segmenter.classes))
+    dense.close()
     result = {"split": options.split, "pictures": len(pictures)} | report(segmenter, rows)
     segmenter.close()
     for row in rows[1:]:

@@ -36,7 +36,7 @@ OPSET = 17  # TensorRT 8.6 parses no later one
 TOLERANCE = 1e-3
 LICENCE = "CC BY-NC 4.0"
 OUTPUTS = (
-    ("features", "logits", "confidence"),
+    ("fine", "context", "logits", "confidence"),
     ("features", "logits", "confidence"),
     ("logits",),
 )
@@ -45,17 +45,17 @@ _SMALL_TENSOR = 32  # constants shorter than this are no weights
 
 
 class FirstStage(nn.Module):  # type: ignore[misc]
-    """planes -> features with a halo of zeros, logits at stride 4, confidence at stride 8."""
+    """planes -> fine features, context at stride 8, logits at stride 4, confidence at stride 8."""
 
     def __init__(self, net: Cascade) -> None:
         super().__init__()
         self.stage = net.stage1
 
-    def forward(self, planes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        features, logits = self.stage(planes.float() / 128)
-        table = F.pad(features, (HALO,) * 4).permute(0, 2, 3, 1)
+    def forward(self, planes: Tensor) -> tuple[Tensor, ...]:
+        fine, context, logits = self.stage.parts(planes.float() / 128)
         enlarged = F.interpolate(logits, scale_factor=2.0, mode="bilinear", align_corners=False)
-        return table, enlarged, logits.softmax(dim=1).amax(dim=1)
+        confidence = logits.softmax(dim=1).amax(dim=1)
+        return fine.permute(0, 2, 3, 1), context.permute(0, 2, 3, 1), enlarged, confidence
 
 
 class LaterStage(nn.Module):  # type: ignore[misc]
@@ -67,8 +67,8 @@ class LaterStage(nn.Module):  # type: ignore[misc]
         self.stage.branch[0][0].padding = (0, 0)  # the halo is what it reads
 
     def forward(self, blocks: Tensor) -> tuple[Tensor, ...]:
-        x = blocks.permute(0, 3, 1, 2)
-        x = F.relu(x[:, :, HALO:-HALO, HALO:-HALO] + self.stage.branch(x))
+        inside = blocks[:, HALO:-HALO, HALO:-HALO].permute(0, 3, 1, 2)
+        x = F.relu(inside + self.stage.branch(blocks.permute(0, 3, 1, 2)))
         if isinstance(self.stage, SmallStage3):
             x = F.relu(x + self.stage.refine(x))
             return (self.stage.head(x),)

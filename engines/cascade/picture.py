@@ -76,6 +76,8 @@ def fill_input(y: U8, u: U8, v: U8, out: U8, *, matrix: str = "bt601") -> Placem
 def best_labels(logits: F32, at: Placement, stride: int, out_stride: int) -> U8:
     """Enlarge logits bilinearly and take the best class of each pixel.
 
+    A class that is best at none of the given positions gets no pixel between them either.
+
     Args:
         logits: (K, h, w) of the whole input, finite.
         at: the part of the input that holds the frame.
@@ -88,16 +90,16 @@ def best_labels(logits: F32, at: Placement, stride: int, out_stride: int) -> U8:
     height, width = (-(-n // out_stride) for n in (at.height, at.width))
     rows, columns = -(-at.height // stride), -(-at.width // stride)
     part = logits[:, :rows, :columns]
-    lowered = np.maximum(part - part.max(axis=0), np.float32(-_RANGE))
-    scaled = (lowered * np.float32(32767 / _RANGE)).astype(np.int16)
+    below = part - part.max(axis=0)
+    somewhere_best = np.flatnonzero(below.reshape(len(part), -1).max(axis=1) == 0)
+    below = np.maximum(below[somewhere_best], np.float32(-_RANGE))
+    scaled = (below * np.float32(32767 / _RANGE)).astype(np.int16)
     factor = stride // out_stride
     size = (columns * factor, rows * factor)
     best = cv2.resize(scaled[0], size, interpolation=cv2.INTER_LINEAR)
-    labels = np.zeros(best.shape, np.uint8)
-    for index in range(1, len(scaled)):
-        if scaled[index].max() == -32767:
-            continue  # nowhere near the best
-        enlarged = cv2.resize(scaled[index], size, interpolation=cv2.INTER_LINEAR)
+    labels = np.full(best.shape, somewhere_best[0], np.uint8)
+    for index, scores in zip(somewhere_best[1:], scaled[1:], strict=True):
+        enlarged = cv2.resize(scores, size, interpolation=cv2.INTER_LINEAR)
         better = cv2.compare(enlarged, best, cv2.CMP_GT)
         cv2.copyTo(np.full(labels.shape, index, np.uint8), better, labels)
         cv2.max(enlarged, best, best)

@@ -74,6 +74,11 @@ class SmallStage1(nn.Module):  # type: ignore[misc]
         self.head = Head(neck, neck, classes, kernel=3)
 
     def forward(self, planes: Tensor) -> tuple[Tensor, Tensor]:
+        c2, context, logits = self.parts(planes)
+        return torch.cat([c2, F.interpolate(context, scale_factor=2.0)], dim=1), logits
+
+    def parts(self, planes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute the features at stride 4, what joins them from stride 8, and the logits."""
         c2 = self.stem(planes)
         c3 = self.stage3(c2)
         c4 = self.stage4(c3)
@@ -81,8 +86,7 @@ class SmallStage1(nn.Module):  # type: ignore[misc]
         c5 = F.relu(c5 + self.whole(c5.mean(dim=(2, 3), keepdim=True)))
         p4 = self.fuse4(self.lateral4(c4) + enlarged(self.lateral5(c5), c4))
         p3 = self.fuse3(self.lateral3(c3) + enlarged(p4, c3))
-        context = F.interpolate(self.context(p3), scale_factor=2.0)
-        return torch.cat([c2, context], dim=1), self.head(p3)
+        return c2, self.context(p3), self.head(p3)
 
 
 class SmallStage2(nn.Module):  # type: ignore[misc]

@@ -88,6 +88,9 @@ class Stages:
         cells = signature.cells
         self._dense_from = dense_share * rows * columns
         self.logits: F32 = np.zeros((len(signature.classes), rows * cells, columns * cells), "f4")
+        self._table: F32 = np.zeros(
+            (rows * cells + 2 * HALO, columns * cells + 2 * HALO, signature.channels), np.float32
+        )
         self.stage_of: NDArray[np.uint8] = np.zeros((rows, columns), np.uint8)
 
     def run(self, planes: U8, wanted: Mask) -> int:
@@ -104,7 +107,6 @@ class Stages:
             EngineFailed: the network gave something that is no number, or an engine broke.
         """
         outputs = self.engines[0].infer({"planes": planes[None]})
-        table: F32 = outputs["features"][0]  # (h + 2 halo, w + 2 halo, C)
         cells = self.signature.cells
         self._merge(wanted, outputs["logits"][0])
         self.stage_of[wanted] = 1
@@ -114,10 +116,12 @@ class Stages:
             left = np.count_nonzero(going)
             if left <= self.least:
                 break
+            if number == 2:
+                self._fill_table(outputs["fine"][0], outputs["context"][0], _wider(going))
             if left >= self._dense_from:
-                going = self._run_whole(number, table, going)
+                going = self._run_whole(number, going)
             else:
-                going = self._run_blocks(number, table, going)
+                going = self._run_blocks(number, going)
         return int(beyond)
 
     def warm_up(self) -> None:
@@ -153,27 +157,44 @@ class Stages:
         for engine in self.engines:
             engine.close()
 
-    def _run_blocks(self, number: int, table: F32, going: Mask) -> Mask:
+    def _run_blocks(self, number: int, going: Mask) -> Mask:
         where = np.nonzero(going)
-        outputs = self._infer_blocks(self.engines[number - 1], self._gather(table, where))
+        outputs = self._infer_blocks(self.engines[number - 1], self._gather(where))
         _blocks_of(self.logits.transpose(1, 2, 0), self.signature.cells)[where] = outputs[
             "logits"
         ].transpose(0, 2, 3, 1)
         self.stage_of[where] = number
         if number == 3:
             return going
-        _blocks_of(_inside(table), self.signature.cells)[where] = outputs["features"]
+        _blocks_of(_inside(self._table), self.signature.cells)[where] = outputs["features"]
         _finite(outputs["confidence"], f"stage {number}")
         share = (~(outputs["confidence"] > self.rule.rho)).mean(axis=(1, 2), dtype=np.float32)
         on = np.zeros_like(going)
         on[where] = share > self.rule.share
         return on
 
-    def _gather(self, table: F32, where: tuple[NDArray[np.intp], ...]) -> F32:
+    def _fill_table(self, fine: F32, context: F32, wanted: Mask) -> None:
+        """Put the features of the wanted blocks side by side; the ring around all stays zero."""
+        cells, inside = self.signature.cells, _inside(self._table)
+        split = fine.shape[2]
+        if np.count_nonzero(wanted) > wanted.size // 2:
+            h, w = inside.shape[:2]
+            inside[..., :split] = fine
+            for down in (0, 1):
+                for across in (0, 1):
+                    inside[down:h:2, across:w:2, split:] = context
+            return
+        coarse = _blocks_of(context, cells // 2)[wanted]
+        blocks = _blocks_of(inside, cells)
+        blocks[wanted] = np.concatenate(
+            [_blocks_of(fine, cells)[wanted], coarse.repeat(2, axis=1).repeat(2, axis=2)], axis=-1
+        )
+
+    def _gather(self, where: tuple[NDArray[np.intp], ...]) -> F32:
         """Blocks with their halo: (n, cells + 2 halo, cells + 2 halo, C)."""
         cells = self.signature.cells
         edge = cells + 2 * HALO
-        windows = sliding_window_view(table, (edge, edge), axis=(0, 1))[::cells, ::cells]
+        windows = sliding_window_view(self._table, (edge, edge), axis=(0, 1))[::cells, ::cells]
         return np.ascontiguousarray(windows[where].transpose(0, 2, 3, 1))
 
     def _infer_blocks(self, engine: Engine, blocks: F32) -> dict[str, F32]:
@@ -187,16 +208,19 @@ class Stages:
             parts.append({name: array[: len(part)] for name, array in outputs.items()})
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def _run_whole(self, number: int, table: F32, going: Mask) -> Mask:
+    def _run_whole(self, number: int, going: Mask) -> Mask:
         """Run the map as one block; only the logits of blocks that go on are taken."""
-        outputs = self.engines[number - 1].infer({"blocks": table[None]})
+        outputs = self.engines[number - 1].infer({"blocks": self._table[None]})
         self._merge(going, outputs["logits"][0])
         self.stage_of[going] = number
         if number == 3:
             return going
         cells = self.signature.cells
-        features = _blocks_of(outputs["features"][0], cells)
-        _blocks_of(_inside(table), cells)[going] = features[going]
+        if going.all():
+            _inside(self._table)[...] = outputs["features"][0]
+        else:
+            features = _blocks_of(outputs["features"][0], cells)
+            _blocks_of(_inside(self._table), cells)[going] = features[going]
         return going & self._going(outputs["confidence"][0], cells, f"stage {number}")
 
     def _going(self, confidence: F32, cells: int, where: str) -> Mask:
@@ -228,6 +252,17 @@ def _blocks_of(plane: F32, cells: int) -> F32:
         (down * cells, across * cells, down, across, inner),
     )
     return blocks
+
+
+def _wider(mask: Mask) -> Mask:
+    """Add the eight neighbours of each block, whose features are read as halo."""
+    wide: Mask = mask.copy()
+    wide[1:] |= mask[:-1]
+    wide[:-1] |= mask[1:]
+    tall: Mask = wide.copy()
+    wide[:, 1:] |= tall[:, :-1]
+    wide[:, :-1] |= tall[:, 1:]
+    return wide
 
 
 def _inside(table: F32) -> F32:

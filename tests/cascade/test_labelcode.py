@@ -90,6 +90,6 @@ def test_any_bytes_give_a_map_or_one_error(tail: bytes) -> None:
         try:
             labels = decode(code)
         except ValueError as error:
-            labels = np.zeros((1, str(error).startswith("label map: ")), np.uint8)
+            labels = np.zeros((1, int(str(error).startswith("label map: "))), np.uint8)
         assert labels.ndim == 2
         assert labels.size

@@ -8,18 +8,21 @@ from pathlib import Path
 
 import cascade_tiny
 import numpy as np
+import onnx
 import pytest
 import torch
 from cascade_tiny import HEIGHT, WIDTH, planes
 from numpy.typing import NDArray
 
 from engines.cascade import rule
+from engines.cascade.dense import dense_model
 from engines.cascade.model import Cascade, union
 from engines.cascade.picture import fill_input
 from engines.cascade.runtime import Segmenter
 from engines.cascade.signature import FILES
 from engines.cascade.stages import Rule
 from engines.errors import EngineUnavailable, ModelError
+from engines.load import load_engine
 
 SHARE = 0.3
 ROWS, COLUMNS = HEIGHT // 16, WIDTH // 16
@@ -91,6 +94,15 @@ def test_rho_of_one_is_the_plain_network(segmenter: Segmenter, net: Cascade) -> 
     with torch.no_grad():
         plain = net(_input(1)).logits[2][0].numpy()
     assert np.abs(stages.logits - plain).max() < 1e-3
+
+
+def test_the_dense_graph_is_the_plain_network(folder: Path, net: Cascade, tmp_path: Path) -> None:
+    onnx.save(dense_model(folder), tmp_path / "dense.onnx")
+    engine = load_engine(tmp_path / "dense.onnx")
+    ours = engine.infer({"planes": _input(1).numpy()})["logits"]
+    engine.close()
+    with torch.no_grad():
+        assert np.abs(ours - net(_input(1)).logits[2].numpy()).max() < 1e-3
 
 
 def test_nothing_undecided_ends_with_stage_one(segmenter: Segmenter) -> None:
