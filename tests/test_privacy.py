@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import yaml
 from pipeline import segments, streamer
 from samples import info_of, tracks_of
 
@@ -153,6 +154,14 @@ def test_wrong_rules_are_refused(
     camera = {"source": "x", "hide": [rule]}
     with pytest.raises(ConfigError, match=text):
         build_config({"cameras": {"gate": camera}, **sections})
+
+
+def test_the_readme_shows_rules_that_work() -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    block = readme.partition("tests/test_privacy.py -->\n```yaml\n")[2].partition("```")[0]
+    camera = build_config(yaml.safe_load(block)).cameras["gate"]
+    assert [rule.how for rule in camera.hide_in("record")] == ["blur", "fill"]
+    assert [rule.how for rule in camera.hide_in("out")] == ["fill"]
 
 
 def test_each_output_has_its_own_rules(tmp_path: Path) -> None:
