@@ -103,8 +103,8 @@ _OFFLINE = {
     "peers plot probes recipe rt shards share textures train train_dvc training transforms",
     "engines.detectors": "agreement calibrate evaluate examples export loss model pack "
     "torchvision_export train",
-    "engines.off": "augment backbones colour config confusion crossvalidate evaluate export features "
-    "metrics model pack pretrain shards street_test teacher train weights",
+    "engines.off": "augment backbones colour config confusion costs crossvalidate evaluate export "
+    "features metrics model pack pretrain shards street_test teacher train weights",
     "engines.reid": "free_batch",
 }
 OFFLINE_MODULES = {

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from engines.off.config import Modality
 from engines.off.confusion import confusion_svg
-from engines.off.features import Variant, load_variants, write_variant
+from engines.off.features import Variant, load_variants, quick_eye, write_variant
 from engines.off.metrics import (
     Interval,
     accuracy,
@@ -46,7 +46,7 @@ Int = NDArray[np.int64]
 
 SIZE = (224, 128)
 SEEDS = 3
-RGB_EPOCHS, OFF_EPOCHS = 12, 14
+RGB_EPOCHS, OFF_EPOCHS = 12, 8
 DIFF_WEIGHT = 0.8
 """Of the differences' score beside the pictures', as published."""
 
@@ -71,12 +71,14 @@ class Task:
 
     def variants(self, count: int) -> list[Variant]:
         """Maps of the backbone; those that are missing are computed."""
-        net = self.net().eval()
-        for number in range(count):
-            folder = self.features / f"variant{number:02d}"
-            if not (folder / "clips.npz").exists():
-                write_variant(net, self.pack, folder, number or None)
-                _say(f"{folder}")
+        folders = [self.features / f"variant{number:02d}" for number in range(count)]
+        if not all((folder / "clips.npz").exists() for folder in folders):
+            net = self.net().eval()
+            eye = quick_eye(net)
+            for number, folder in enumerate(folders):
+                if not (folder / "clips.npz").exists():
+                    write_variant(net, eye, self.pack, folder, number or None)
+                    _say(f"{folder}")
         return load_variants(self.features)
 
     def net(self, levels: Sequence[str] = ("8", "16", "32")) -> OffNet:
@@ -215,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--classes", default=",".join(FIGHT_CLASSES))
     parser.add_argument("--backbone", default=str(SHIPPED_BACKBONE), help="weights, or random")
     parser.add_argument("--work", type=Path, help="folder for packs and maps; kept")
-    parser.add_argument("--variants", type=int, default=6, help="views of each clip, one plain")
+    parser.add_argument("--variants", type=int, default=3, help="views of each clip, one plain")
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="JSON file for the figures")

@@ -1,6 +1,6 @@
 """Score a shipped recogniser on a folder of labelled clips as a stream would be scored; offline.
 
-    python -m engines.off.evaluate --data DIR [--model fight_alarm]
+    python -m engines.off.evaluate --data DIR [--model fight]
 
 DIR holds labels.csv (file,label,source) and the clips. Nothing is trained. Each clip's score is the
 mean over all of it. The last line of the output is JSON; figures are fractions. Clips that the
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Evaluate from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--model", default="fight_alarm", help="name in the zoo, or an ONNX file")
+    parser.add_argument("--model", default="fight", help="name in the zoo, or an ONNX file")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(argv)

@@ -172,8 +172,10 @@ class OffNet(nn.Module):  # type: ignore[misc]
         super().__init__()
         self.config = config
         self.colour = Rgb()
-        inputs = 3 * config.stack if config.modality == "diff" else 3
-        self.backbone = make_backbone(config.backbone, inputs=inputs, width=config.backbone_width)
+        self.backbone_inputs = 3 * config.stack if config.modality == "diff" else 3
+        self.backbone = make_backbone(
+            config.backbone, inputs=self.backbone_inputs, width=config.backbone_width
+        )
         taps = {tap.name: tap for tap in self.backbone.taps}
         used = [name for level in config.levels for name in level.taps]
         unknown = sorted(set(used) - taps.keys())
@@ -206,19 +208,24 @@ class OffNet(nn.Module):  # type: ignore[misc]
 
     def maps_of(self, planes: Tensor) -> list[Tensor]:
         """Give the backbone's maps (B, T, C, h, w), all taps; T is shorter by `lag`."""
+        inputs = self.inputs_of(planes)
+        maps: list[Tensor] = self.backbone(inputs.flatten(0, 1))
+        return [x.unflatten(0, inputs.shape[:2]) for x in maps]
+
+    def inputs_of(self, planes: Tensor) -> Tensor:
+        """Give what the backbone sees of clips: (B, T - lag, C, H, W) pictures or differences."""
         clips, time = planes.shape[:2]
         if time < 2 + self.config.lag:
             raise ValueError(
                 f"planes must hold at least {2 + self.config.lag} pictures a clip, got {time}; "
                 "one picture has no motion"
             )
-        rgb = self.colour(planes.flatten(0, 1)).unflatten(0, (clips, time))
-        if self.config.modality == "diff":
-            change = (rgb[:, 1:] - rgb[:, :-1]) * _DIFFERENCE_GAIN
-            inputs = time - self.config.stack  # (B, T - stack, 3 stack, H, W)
-            rgb = torch.cat([change[:, k : k + inputs] for k in range(self.config.stack)], dim=2)
-        maps: list[Tensor] = self.backbone(rgb.flatten(0, 1))
-        return [x.unflatten(0, (clips, rgb.shape[1])) for x in maps]
+        rgb: Tensor = self.colour(planes.flatten(0, 1)).unflatten(0, (clips, time))
+        if self.config.modality == "rgb":
+            return rgb
+        change = (rgb[:, 1:] - rgb[:, :-1]) * _DIFFERENCE_GAIN
+        inputs = time - self.config.stack
+        return torch.cat([change[:, k : k + inputs] for k in range(self.config.stack)], dim=2)
 
     def classify(self, maps: Sequence[Tensor]) -> Scores:
         """Score clips by all maps of the backbone, each (B, T, C, h, w)."""
@@ -344,4 +351,3 @@ def conv(fan_in: int, fan_out: int, kernel: int, *, stride: int = 1, batch_norm:
         nn.init.zeros_(layer.bias)
         return layer
     return nn.Sequential(layer, nn.BatchNorm2d(fan_out))
-

@@ -42,7 +42,7 @@ class Options:
     epochs: int
     batch: int = 16
     """Clips."""
-    segments: int = 5
+    segments: int = 3
     """Pairs of following samples that are drawn from each clip."""
     span: int | None = None
     """Samples that they lie within, all of one label; None is the whole clip."""
@@ -230,6 +230,13 @@ def consensus(net: OffNet, step: Step, inputs: list[Tensor] | Tensor, device: st
     return [x.mean(1).unflatten(0, (clips, segments)).mean(1) for x in pairs]
 
 
+def class_weights(pack: Pack) -> Tensor:
+    """Weight of each class in the loss: halfway, as a ratio, to making all count the same."""
+    counts = np.bincount(pack.label[pack.label >= 0], minlength=len(pack.classes))
+    weight = 1 / np.sqrt(np.maximum(counts, 1))
+    return torch.tensor(weight / weight.mean(), dtype=torch.float32)
+
+
 def _spans(variant: Variant, clips: Int) -> list[tuple[int, int]]:
     return [(int(variant.start[c]), int(variant.start[c + 1])) for c in clips]
 
@@ -302,6 +309,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         np.arange(len(pack)),
         Options(options.epochs, span=options.span, bf16=options.bf16, device=options.device),
         run=options.run,
+        balance=class_weights(pack).to(options.device),
     )
     sys.stdout.write(f"{options.run}: loss {history[-1] if history else math.nan:.4f}\n")
 

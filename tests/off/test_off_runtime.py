@@ -77,7 +77,11 @@ def probabilities(net: OffNet, frames: NDArray[np.uint8]) -> NDArray[np.float32]
 
 @pytest.mark.parametrize(
     ("device", "precision", "tolerance"),
-    [("onnxruntime:cpu", None, 1e-4), ("openvino:cpu", "f32", 1e-4), ("openvino:cpu", "auto", 1e-2)],
+    [
+        ("onnxruntime:cpu", None, 1e-4),
+        ("openvino:cpu", "f32", 1e-4),
+        ("openvino:cpu", "auto", 1e-2),
+    ],
 )
 def test_a_stream_is_scored_as_its_clip(
     net: OffNet, frame_model: Path, device: str, precision: str | None, tolerance: float
