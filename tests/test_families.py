@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +12,16 @@ import pytest
 from engines.base import TensorSpec
 from engines.detectors.anchors import fcos_anchors, retina_anchors, ssd_anchors
 from engines.detectors.families import FAMILIES, recognise
-from engines.detectors.nms import best_of, suppress
+from engines.detectors.nms import best_of, box_iou, suppress
 from engines.detectors.preprocess import fill_input
 from engines.detectors.runtime import Detector
 from engines.detectors.signature import COCO80, COCO91
 from engines.errors import ModelError
+from engines.feed import Feed
+from engines.feed_graph import add_feed
+from engines.zoo import find_model
+from streamer.planes import Planes
+from streamer.sources.street.street import Street
 
 CELLS = 64 + 16 + 4  # of a 64x64 input at strides 8, 16, 32
 CELLS96 = 144 + 36 + 9
@@ -261,6 +267,29 @@ def test_pictures_are_normalised_and_padded_as_a_family_wants() -> None:
     fill_input(*white, boxed, inside)
     assert (inside[:, 0, 0] >= 253).all()  # the graph normalises
     assert inside[:, 40, 0].tolist() == [124, 116, 104]
+
+
+def test_a_graph_that_scales_frames_itself_is_given_the_planes(tmp_path: Path) -> None:
+    plain = Detector.load("street", device="onnxruntime:cpu")
+    sign = plain.signature
+    feed = Feed(
+        640, 360, "planes", sign.width, sign.height, sign.colour, sign.letterbox,
+        padding=(114, 128, 128),
+    )  # fmt: skip
+    path = tmp_path / "fed.onnx"
+    path.write_bytes(add_feed(find_model("street").read_bytes(), feed, "street"))
+    fed = Detector.load(path, device="onnxruntime:cpu")
+    scene = Street(3, 640, 360)
+    planes = Planes.empty(640, 360)
+    scene.render(100, planes)
+    assert fed.prepare(planes.y, planes.u, planes.v).keys() == {"y", "u", "v"}
+    seen, wanted = (each.detect(planes.y, planes.u, planes.v) for each in (fed, plain))
+    plain.close()
+    fed.close()
+    sure = wanted.scores >= 0.3
+    assert sure.sum() >= 3
+    overlaps = box_iou(wanted.boxes_xyxy[sure], seen.boxes_xyxy)
+    assert (overlaps.max(axis=1) > 0.9).all()
 
 
 # ------------------------------------------------------------------------- anchors, suppression

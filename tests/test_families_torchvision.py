@@ -9,8 +9,12 @@ import pytest
 import torch
 from torch import nn
 
+from engines import registry
 from engines.detectors.runtime import Detections, Detector
+from engines.detectors.signature import COCO91
 from engines.detectors.torchvision_export import build, export_detector
+from engines.errors import ModelError
+from streamer.cli.models import keep
 
 CLASSES = 7  # few, so that the networks are small and each class is seen
 NAMES = ("z", "a", "b", "c", "d", "e", "f")
@@ -126,3 +130,23 @@ def test_export_and_decoding_equal_torchvision(family: str, tmp_path: Path) -> N
     apart = np.where(same, apart, np.inf)
     assert apart.min(axis=0).max() < 0.01
     assert apart.min(axis=1).max() < 0.01
+
+
+def test_pulled_weights_become_a_detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMER_MODELS", str(tmp_path / "models"))
+    weights = tmp_path / "ssdlite.pth"
+    torch.save(build("ssdlite320").state_dict(), weights)
+    kept = keep(registry.public("ssdlite"), weights)
+    assert (kept.name, kept.origin, kept.licence) == ("ssdlite", "pulled", "BSD-3-Clause")
+    assert not weights.exists()
+    detector = Detector.load("ssdlite", device="openvino:cpu")
+    assert detector.classes == COCO91
+    assert detector.max_batch is None
+    detector.close()
+
+    torch.save({"weight": torch.zeros(3)}, weights)
+    with pytest.raises(ModelError, match="must hold torchvision's weights of ssdlite320"):
+        keep(registry.public("ssdlite"), weights)
+    weights.write_bytes(b"no weights")
+    with pytest.raises(ModelError, match="must hold torchvision's weights of ssdlite320"):
+        keep(registry.public("ssdlite"), weights)

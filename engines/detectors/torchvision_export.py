@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import pickle  # for the name of an error alone; nothing is unpickled here
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -116,7 +117,7 @@ def load(family: str, weights: Path) -> nn.Module:
         state = torch.load(weights, map_location="cpu", weights_only=True)
         net = build(family)
         net.load_state_dict(state)
-    except (OSError, RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, TypeError) as error:
         raise ModelError(
             f"{weights}: file must hold torchvision's weights of {family}, got something else "
             f"({str(error).splitlines()[0]}); pull it again"

@@ -105,11 +105,11 @@ def _pull(options: argparse.Namespace) -> int:
                 download(address, file, model.sha256, progress=bar.show)
             finally:
                 bar.close()
-        print(_described(_kept(model, file)))
+        print(_described(keep(model, file)))
     return 0
 
 
-def _kept(model: registry.Model, file: Path) -> registry.Model:
+def keep(model: registry.Model, file: Path) -> registry.Model:
     """Take what was fetched into the registry; torchvision's weights become ONNX first."""
     family = model.family if model.family in FAMILIES else None
     if not model.from_torch:
