@@ -132,6 +132,7 @@ def test_export_and_decoding_equal_torchvision(family: str, tmp_path: Path) -> N
     assert apart.min(axis=1).max() < 0.01
 
 
+@pytest.mark.slow  # an export
 def test_pulled_weights_become_a_detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAMER_MODELS", str(tmp_path / "models"))
     weights = tmp_path / "ssdlite.pth"
@@ -144,9 +145,6 @@ def test_pulled_weights_become_a_detector(tmp_path: Path, monkeypatch: pytest.Mo
     assert detector.max_batch is None
     detector.close()
 
-    torch.save({"weight": torch.zeros(3)}, weights)
-    with pytest.raises(ModelError, match="must hold torchvision's weights of ssdlite320"):
-        keep(registry.public("ssdlite"), weights)
     weights.write_bytes(b"no weights")
     with pytest.raises(ModelError, match="must hold torchvision's weights of ssdlite320"):
         keep(registry.public("ssdlite"), weights)
