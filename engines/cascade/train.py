@@ -31,8 +31,8 @@ from engines.cascade.small import SmallSizes, load_trunk
 
 EMA_DECAY = 0.998
 STAGE_WEIGHTS = (0.6, 0.6, 1.0)
-BALANCE = 1.1
-"""Weight of a class is 1 / log(BALANCE + its share): 10 for the rarest, 3 for a third of all."""
+BALANCE = 1.03
+"""Weight of a class is 1 / log(BALANCE + its share): 34 for the rarest, 3 for a third of all."""
 
 _WARM_UP_STEPS = 150
 _CHECKPOINT_S = 120.0
@@ -51,6 +51,7 @@ class Options:
     size: tuple[int, int] = (352, 288)
     lr: float = 2e-3
     weight_decay: float = 0.03
+    balance: float = BALANCE
     bf16: bool = False
     compiled: bool = False
     device: str = "cpu"
@@ -98,9 +99,9 @@ class Average:
                     mine.copy_(theirs)
 
 
-def class_weights(shares: Tensor) -> Tensor:
+def class_weights(shares: Tensor, balance: float = BALANCE) -> Tensor:
     """Weigh rare classes more: (K,), so that the mean over all pixels is 1."""
-    weights = 1 / torch.log(BALANCE + shares)
+    weights = 1 / torch.log(balance + shares)
     return weights / (weights * shares).sum()
 
 
@@ -147,7 +148,7 @@ def train(packs: Packs, run: Path, options: Options, config: Config, trunk: Path
             pin_memory=device.type == "cuda",
         )
     )
-    weights = class_weights(torch.from_numpy(packs.shares)).to(device)
+    weights = class_weights(torch.from_numpy(packs.shares), options.balance).to(device)
     before = time.monotonic() - spent_s
     logged, saved, first = time.monotonic(), time.monotonic(), step
     while (spent_s := time.monotonic() - before) < options.minutes * 60:
@@ -280,6 +281,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--size", default="352x288", help="of the crops")
     parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--balance", type=float, default=BALANCE, help="above 1; less helps rare")
     parser.add_argument("--bf16", action="store_true", default=cuda, help="on processors with AMX")
     parser.add_argument("--compile", action="store_true", default=cuda, help="minutes, then faster")
     parser.add_argument("--threads", type=int, default=1)
@@ -297,6 +299,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             batch=options.batch,
             size=(width, height),
             lr=options.lr,
+            balance=options.balance,
             bf16=options.bf16,
             compiled=options.compile,
             device="cuda" if cuda else "cpu",
