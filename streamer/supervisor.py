@@ -299,8 +299,10 @@ class Supervisor:
 
     def _ready(self, name: str, seat: _Seat, child: Child, ready: Ready) -> None:
         child.endpoint = ready.endpoint
-        for other in seat.spec.consumers:
-            self._introduce(name, to=other)
+        for consumer in seat.spec.consumers:
+            self._introduce(name, to=consumer)
+            if (other := self._seats[consumer]).over:  # nobody will take what it sends there
+                self._send(name, PeerDown(consumer, other.incarnation, final=True))
         for producer in seat.spec.producers:
             self._introduce(producer, to=name)
         if child.incarnation:

@@ -110,3 +110,20 @@ def test_a_slow_recorder_costs_frames_that_are_counted_and_holds_nobody_up(tmp_p
 def test_a_stop_before_anything_is_ready_ends_at_once(tmp_path):
     _, took_s = run(graph(tmp_path, "publish", "never_ready"), stop_after_s=0.05)
     assert took_s < 2.0
+
+
+def test_who_dies_when_all_is_done_does_not_hold_up_the_end(tmp_path):
+    config = build_config(
+        {
+            "cameras": {"gate": f"{SCENE}&seconds=1"},
+            "events": {"file": str(tmp_path / "events.jsonl")},
+        }
+    )
+    usual = build_graph(config, {"gate": False})
+    stages = tuple(
+        msgspec.structs.replace(stage, module="dies_at_the_end") if stage.name == "infer" else stage
+        for stage in usual.stages
+    )
+    outcome, _ = run(Graph(config, stages, usual.live), stop_after_s=120)
+    assert not outcome.errors
+    assert outcome.summary.frames_in == 20
