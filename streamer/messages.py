@@ -100,7 +100,7 @@ class Happening(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Readings(msgspec.Struct, frozen=True, array_like=True):
-    """What the analytics have counted up to one frame, to be drawn; in the configuration's order."""
+    """What the analytics have counted up to one frame, in the configuration's order; is drawn."""
 
     occupancy: tuple[int, ...]
     """Objects in each zone."""

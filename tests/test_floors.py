@@ -97,8 +97,8 @@ _OFFLINE = {
     # Files of engines that no running pipeline needs; all others are runtime.
     "engines": "export quantize",
     "engines.classifiers": "describe evaluate export model pack train",
-    "engines.cascade": "dense evaluate examples export layers metrics model pack published region rule "
-    "small train",
+    "engines.cascade": "dense evaluate examples export layers metrics model pack published region "
+    "rule small train",
     "engines.codec": "checkpoint costs dvc dvc_export evaluate export layers pack "
     "peers plot probes recipe rt shards share textures train train_dvc training transforms",
     "engines.detectors": "agreement calibrate evaluate examples export loss model pack "
@@ -110,7 +110,7 @@ _OFFLINE = {
 OFFLINE_MODULES = {
     f"{package}.{name}" for package, names in _OFFLINE.items() for name in names.split()
 }
-ABOVE_ENGINES = ("pack", "train", "export", "evaluate", "agreement", "street_test")
+ABOVE_ENGINES = ("pack", "train", "export", "evaluate", "agreement", "probes", "street_test")
 """Offline files that stand above streamer's sources and sinks."""
 SEEN_FROM_ENGINES = (
     "streamer.errors", "streamer.planes", "streamer.sources", "streamer.sinks",
@@ -144,12 +144,14 @@ HOMES: dict[str, tuple[str, ...]] = {
         "OFFLINE",
     ),
     "lap": ("streamer.tracking.association",),
+    "matplotlib": ("engines.codec.plot",),
     "msgspec": ("streamer",),
     "nncf": ("OFFLINE",),
     "numpy": ("streamer", "engines"),
     "onnx": (
         "engines.precision",  # rewrites a graph before TensorRT compiles it, once
         "engines.feed_graph",
+        "engines.codec.fixed",  # gives a graph one size before TensorRT compiles it
         "OFFLINE",
     ),
     "onnxruntime": ("engines.onnxruntime", "engines.quantize"),
