@@ -36,7 +36,7 @@ SYMBOL_LIMIT = 31
 class DvcConfig:
     """Widths; the defaults are those of the published PyTorch port."""
 
-    name: str = "dvc"
+    name: str = "dvc-published"
     residual: int = 64
     """Of the residual auto-encoder and the compensation network."""
     latents: int = 96
@@ -46,6 +46,11 @@ class DvcConfig:
     flow: tuple[int, ...] = (32, 64, 32, 16)
     """Of each level of the flow pyramid."""
     flow_levels: int = 4
+
+
+NARROW = DvcConfig(name="dvc", residual=18, latents=32, motion=24, flow=(10, 14, 10, 6))
+"""The same layers, narrow enough to be shipped."""
+CONFIGS = {"narrow": NARROW, "published": DvcConfig()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,7 @@ class DvcResult:
 
 def warp(picture: Tensor, flow: Tensor) -> Tensor:
     """Take each pixel from where the flow (B, 2, H, W) in pixels, x then y, points."""
+    flow = flow.float()  # a short type can't tell the pixels of a long row apart
     height, width = picture.shape[2], picture.shape[3]
     x = torch.arange(width, device=picture.device, dtype=flow.dtype)
     y = torch.arange(height, device=picture.device, dtype=flow.dtype)
@@ -168,7 +174,7 @@ class Compensation(nn.Module):  # type: ignore[misc]
         quarter = self.rise[0](self.down[2](F.avg_pool2d(half, 2)))
         half = self.rise[1](half + _twice(quarter))
         full = self.rise[2](full + _twice(half))
-        return warped + self.leave(F.relu(full))
+        return warped + self.leave(F.relu(full)).float()
 
 
 def _twice(x: Tensor) -> Tensor:
@@ -243,19 +249,21 @@ class ResidualCodec(nn.Module):  # type: ignore[misc]
 
     def forward(self, r: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """r_hat, y_hat, z_hat, index and bits (B,); noise stands for rounding in training."""
-        y = self.g_a(r)
-        z = self.h_a(y.abs())
+        y = self.g_a(r).float()
+        z = self.h_a(y.abs()).float()
         z_hat = ste_round(z).clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT)
-        index = self.h_s(z_hat)
         y_hat = ste_round(y)
-        noisy_y, noisy_z = (
-            (y + uniform_noise_like(y), z + uniform_noise_like(z))
-            if self.training
-            else (y_hat, z_hat)
-        )
-        bits = laplace_bits(noisy_y, scale_of(index)).sum((1, 2, 3))
-        bits = bits + self.density.bits(noisy_z).sum((1, 2, 3))
-        return self.g_s(noisy_y if self.training else y_hat), y_hat, z_hat, index, bits
+        with torch.autocast(r.device.type, enabled=False):
+            index = self.h_s(z_hat)
+            noisy_y, noisy_z = (
+                (y + uniform_noise_like(y), z + uniform_noise_like(z))
+                if self.training
+                else (y_hat, z_hat)
+            )
+            bits = laplace_bits(noisy_y, scale_of(index)).sum((1, 2, 3))
+            bits = bits + self.density.bits(noisy_z).sum((1, 2, 3))
+        r_hat = self.g_s(noisy_y if self.training else y_hat)
+        return r_hat.float(), y_hat, z_hat, index, bits
 
 
 class InterCodec(nn.Module):  # type: ignore[misc]
@@ -279,15 +287,26 @@ class InterCodec(nn.Module):  # type: ignore[misc]
         warped = warp(reference, self.motion_decoder(m_hat))
         return warped, self.compensation(warped, reference)
 
-    def forward(self, now: Tensor, reference: Tensor) -> DvcResult:
-        """Code a frame (B, 3, H, W) of about 0..1, sides multiples of 64."""
-        m = self.motion_encoder(self.flow(now, reference))
+    def move(self, now: Tensor, reference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The reference moved by the coded flow, m_hat and its bits (B,)."""
+        m = self.motion_encoder(self.flow(now, reference)).float()
         m_hat = ste_round(m).clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT)
         noisy = m + uniform_noise_like(m) if self.training else m_hat
-        warped, predicted = self.predict(noisy, reference)
+        with torch.autocast(now.device.type, enabled=False):
+            bits = self.motion_density.bits(noisy).sum((1, 2, 3))
+        return warp(reference, self.motion_decoder(noisy)), m_hat, bits
+
+    def tensors(self, now: Tensor, reference: Tensor) -> tuple[Tensor, ...]:
+        """The fields of DvcResult, in order."""
+        warped, m_hat, motion_bits = self.move(now, reference)
+        predicted = self.compensation(warped, reference)
         r_hat, y_hat, z_hat, index, bits = self.residual(now - predicted)
-        bits = bits + self.motion_density.bits(noisy).sum((1, 2, 3))
-        return DvcResult(predicted + r_hat, predicted, warped, bits, y_hat, z_hat, index, m_hat)
+        bits = bits + motion_bits
+        return predicted + r_hat, predicted, warped, bits, y_hat, z_hat, index, m_hat
+
+    def forward(self, now: Tensor, reference: Tensor) -> DvcResult:
+        """Code a frame (B, 3, H, W) of about 0..1, sides multiples of 64."""
+        return DvcResult(*self.tensors(now, reference))
 
     def params(self) -> int:
         """Number of learned parameters, the 4.75 million of the published widths."""

@@ -1,16 +1,18 @@
-"""Compare codecs on folders of pictures: real bytes of real files, PSNR, MS-SSIM, BD-rate; offline.
+"""Compare codecs on pictures and videos: real bytes of real files, PSNR, MS-SSIM, BD-rate; offline.
 
-    python -m engines.codec.evaluate --frames DIR --codecs rt,x264,mjpeg --count 48
+    python -m engines.codec.evaluate --frames DIR --codecs rt,x264,mjpeg --count 48 --plots OUT
 
 Each picture is converted once to limited-range 4:2:0; every codec gets those planes and is compared
-with them. Speeds are pictures in a second of processor time, which is the speed on one core. The
-last line is JSON.
+with them; a video given with --clips gives its own. Speeds are pictures in a second of processor
+time, which is the speed on one core. The last line is JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,6 +31,8 @@ from engines.codec.dvc_runtime import DvcRuntime
 from engines.codec.metrics import score
 from engines.codec.peers import PEERS, Coded, run_peer
 from engines.codec.player import Player, Recorder
+from engines.codec.plot import draw_curves
+from engines.codec.probes import read_video
 from engines.codec.reader import LvcReader
 from engines.codec.records import Header
 from engines.codec.runtime import RtRuntime
@@ -36,6 +40,13 @@ from engines.codec.writer import LvcWriter
 
 ZOO = Path(__file__).parent.parent / "zoo" / "codec"
 RT_QUALITIES = (4, 18, 30, 42, 54)
+LEARNED = ("rt", "rtintra", "dvc", "dvcintra")
+"""Ours; "intra" codes each picture by itself."""
+AXES = {
+    "psnr_yuv_db": "PSNR 6:1:1 YUV, dB",
+    "psnr_rgb_db": "PSNR RGB, dB",
+    "ms_ssim": "MS-SSIM",
+}
 REFRESH_PERIOD = 32
 
 
@@ -96,6 +107,19 @@ def read_sequences(folder: Path, names: list[str] | None, count: int | None) -> 
     return sequences
 
 
+def read_clips(texts: list[str], count: int | None) -> list[list[Picture]]:
+    """Planes of videos, each PATH or PATH@FIRST_FRAME."""
+    sequences = []
+    for text in texts:
+        path, _, first = text.partition("@")
+        start = int(first or 0)
+        pictures = read_video(Path(path), start + count if count else 1 << 30)[start:]
+        if not pictures:
+            raise SystemExit(f"{text}: no picture there; give PATH or PATH@FIRST_FRAME")
+        sequences.append(pictures)
+    return sequences
+
+
 def measure(run: Runner, level: int, sequences: list[list[Picture]], folder: Path) -> Point:
     """One point of a curve."""
     rows = []
@@ -135,8 +159,9 @@ def _runner(name: str, options: argparse.Namespace) -> tuple[Runner, tuple[int, 
     if name in PEERS:
         peer = PEERS[name]
         return lambda level, pictures, folder: run_peer(peer, level, pictures, folder), peer.levels
-    if name == "dvc":
-        return _dvc_runner(options)
+    intra_period = 1 if name.endswith("intra") else options.intra_period
+    if name.startswith("dvc"):
+        return _dvc_runner(options, intra_period)
     codec = RtRuntime(
         options.model,
         device=options.device,
@@ -144,10 +169,10 @@ def _runner(name: str, options: argparse.Namespace) -> tuple[Runner, tuple[int, 
         precision=options.precision,
         refresh_period=REFRESH_PERIOD,
     )
-    return learned_runner(codec, options.intra_period), RT_QUALITIES
+    return learned_runner(codec, intra_period), RT_QUALITIES
 
 
-def _dvc_runner(options: argparse.Namespace) -> tuple[Runner, tuple[int, ...]]:
+def _dvc_runner(options: argparse.Namespace, intra_period: int) -> tuple[Runner, tuple[int, ...]]:
     """One model folder is one level of dvc."""
     folders = sorted(f for f in options.dvc_models.glob("*") if f.is_dir())
     if not folders:
@@ -160,7 +185,7 @@ def _dvc_runner(options: argparse.Namespace) -> tuple[Runner, tuple[int, ...]]:
             threads=options.threads,
             precision=options.precision,
         )
-        return learned_runner(codec, options.intra_period)(0, pictures, folder)
+        return learned_runner(codec, intra_period)(0, pictures, folder)
 
     return run, tuple(range(len(folders)))
 
@@ -168,7 +193,8 @@ def _dvc_runner(options: argparse.Namespace) -> tuple[Runner, tuple[int, ...]]:
 def main() -> None:
     """Measure the asked-for codecs and print a table and one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--frames", type=Path, required=True, help="one folder a sequence")
+    parser.add_argument("--frames", type=Path, help="one folder a sequence")
+    parser.add_argument("--clips", nargs="+", default=[], help="videos: PATH or PATH@FIRST_FRAME")
     parser.add_argument("--sequences", help="names of folders, with commas; all by default")
     parser.add_argument("--codecs", default="rt,x264,x264intra,mjpeg")
     parser.add_argument("--count", type=int, help="frames of each sequence; all by default")
@@ -180,13 +206,20 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--precision", help="of the engine, such as bf16")
+    parser.add_argument("--plots", type=Path, help="folder for curves as PNG")
+    parser.add_argument("--json-out", type=Path, help="also write the last line to this file")
     options = parser.parse_args()
+    if options.frames is None and not options.clips:
+        parser.error("give --frames, --clips or both")
     names = options.codecs.split(",")
-    unknown = sorted(set(names) - PEERS.keys() - {"rt", "dvc"})
+    unknown = sorted(set(names) - PEERS.keys() - set(LEARNED))
     if unknown:
-        parser.error(f"--codecs must be of rt, dvc, {', '.join(PEERS)}, got {', '.join(unknown)}")
+        known = ", ".join((*LEARNED, *PEERS))
+        parser.error(f"--codecs must be of {known}, got {', '.join(unknown)}")
     picked = options.sequences.split(",") if options.sequences else None
-    sequences = read_sequences(options.frames, picked, options.count)
+    sequences = read_clips(options.clips, options.count)
+    if options.frames is not None:
+        sequences += read_sequences(options.frames, picked, options.count)
     points: dict[str, list[Point]] = {}
     print("codec       level     bpp  PSNR yuv  PSNR rgb  MS-SSIM   enc fps   dec fps")
     with tempfile.TemporaryDirectory() as folder:
@@ -202,7 +235,31 @@ def main() -> None:
                     f"{point.decode_fps:>9.1f}",
                     flush=True,
                 )
-    print(json.dumps(report(points)))
+    if options.plots:
+        plot(points, options.plots)
+    line = json.dumps(report(points))
+    if options.json_out:
+        options.json_out.write_text(line + "\n")
+    print(line)
+
+
+def plot(points: dict[str, list[Point]], folder: Path) -> None:
+    """One diagram for each measure."""
+    for field, label in AXES.items():
+        curves = {name: [(p.bpp, float(getattr(p, field))) for p in of]
+                  for name, of in points.items()}  # fmt: skip
+        draw_curves(curves, label=label, path=folder / f"{field}.png")
+
+
+def machine() -> dict[str, object]:
+    """What the speeds were measured on."""
+    models = (
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    )
+    return {"cpu": next(models, platform.machine()), "cores": len(os.sched_getaffinity(0)),
+            "load_1min": round(os.getloadavg()[0], 2)}  # fmt: skip
 
 
 def report(points: dict[str, list[Point]]) -> dict[str, object]:
@@ -228,6 +285,7 @@ def report(points: dict[str, list[Point]]) -> dict[str, object]:
             }
             for name, of in points.items()
         },
+        "machine": machine(),
     }
 
 

@@ -1,26 +1,41 @@
-"""Pack folders of JPEG frames and videos into shards of clips for train.py; offline.
+"""Pack pictures, videos, rendered streets and moved textures into shards of clips; offline.
 
     python -m engines.codec.pack --data DATA --out runs/codec/shards
 
 A shard is one .npz: `jpeg` (all files, one after the other), `end` (where each ends), `clip`
 (number of the clip of each frame), `group` (of each clip, see GROUPS). JPEG files are taken byte
-for byte, so that nothing is compressed twice; frames of videos are stored at quality 92.
+for byte, so that nothing is compressed twice; other frames are stored at quality 92.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from engines.codec.colour import bgr_from_planes
+from engines.codec.textures import draw_scene
+from streamer.planes import Planes
+from streamer.sources.street.camera import CAMERAS
+from streamer.sources.street.street import Street
+
 HELD_BACK = ("car-roundabout", "horsejump-high", "scooter-black")
 """Sequences of davis that no training sees: traffic, an animal, a camera behind a scooter."""
+HELD_BACK_VIDEO = "highway_320x240.avi"
+"""A fixed camera over a road, which no training sees."""
 HELD_BACK_FRAMES = 13
-GROUPS = ("davis", "crowd", "persons", "road", "fight", "stills")
+GROUPS = ("davis", "crowd", "persons", "road", "fight", "stills", "street", "textures")
+STREET_SEEDS = range(1000, 1003)
+"""Streets below are kept for evaluation and the demo."""
+STREET_SIZE = (480, 270)
+STREET_FIRST_FRAME = 100
+TEXTURE_CLIPS = 16
 SHARD_BYTES = 15 << 20
 JPEG_QUALITY = 92
 
@@ -93,7 +108,14 @@ def video_clips(
 
 
 def training_clips(data: Path) -> Iterator[Clip]:
-    """All clips to train on, about 34 MB of them."""
+    """All clips to train on, about 40 MiB of them."""
+    yield from recorded_clips(data)
+    yield from street_clips()
+    yield from texture_clips(data)
+
+
+def recorded_clips(data: Path) -> Iterator[Clip]:
+    """What cameras saw, but for what is held back."""
     for folder in sorted((data / "davis").iterdir()):
         if folder.name not in HELD_BACK:
             yield Clip("davis", [f.read_bytes() for f in sorted(folder.glob("*.jpg"))])
@@ -104,19 +126,44 @@ def training_clips(data: Path) -> Iterator[Clip]:
     yield from video_clips(persons, "persons", half=True, length=16, starts=range(0, 72, 36))
     mot = video / "mot17-04_frames1-8_1080p.mp4"
     yield from video_clips(mot, "crowd", half=True, length=8, starts=range(1))
-    road = video / "highway_320x240.avi"
-    yield from video_clips(road, "road", half=False, length=16, starts=range(0, 600, 150))
     for path in sorted((data / "fight").glob("*.mp4"))[::10]:
         yield from video_clips(path, "fight", half=False, length=6, starts=range(10, 11))
     for path in sorted((data / "camvid" / "train").rglob("*.jpg"))[::9]:
         yield Clip("stills", [path.read_bytes()])
 
 
+def street_clips() -> Iterator[Clip]:
+    """Rendered streets, as often from each kind of camera; noiseless."""
+    for seed in STREET_SEEDS:
+        for camera in CAMERAS:
+            street = Street(seed, *STREET_SIZE, fps=Fraction(25), camera=camera)
+            planes = Planes.empty(*STREET_SIZE)
+            frames = []
+            for frame in range(STREET_FIRST_FRAME, STREET_FIRST_FRAME + 16):
+                street.render(frame, planes)
+                frames.append(_jpeg(bgr_from_planes(planes.y, planes.u, planes.v)))
+            yield Clip("street", frames)
+
+
+def texture_clips(data: Path) -> Iterator[Clip]:
+    """Textures and parts of photographs that move over each other."""
+    stills = [
+        np.asarray(cv2.imread(str(path)), np.uint8)
+        for path in sorted((data / "camvid" / "train").rglob("*.jpg"))[4::40]
+    ]
+    for seed in range(TEXTURE_CLIPS):
+        scene = draw_scene(np.random.default_rng(seed), stills)
+        yield Clip("textures", [_jpeg(scene.render(step)) for step in range(16)])
+
+
 def validation_clips(data: Path) -> Iterator[Clip]:
-    """The first frames of each sequence that was held back."""
+    """Some frames of each sequence that was held back."""
     for name in HELD_BACK:
         files = sorted((data / "davis" / name).glob("*.jpg"))[:HELD_BACK_FRAMES]
         yield Clip("davis", [f.read_bytes() for f in files])
+    road = data / "video" / HELD_BACK_VIDEO
+    starts = range(600, 601)
+    yield from video_clips(road, "road", half=False, length=HELD_BACK_FRAMES, starts=starts)
 
 
 def _jpeg(bgr: np.ndarray) -> bytes:
@@ -137,11 +184,13 @@ def main() -> None:
         ("held", validation_clips(options.data)),
     ):
         packer = Packer(options.out, prefix)
+        sizes: Counter[str] = Counter()
         for clip in clips:
             packer.add(clip)
+            sizes[clip.group] += sum(map(len, clip.frames))
         packer.flush()
-    total = sum(f.stat().st_size for f in options.out.glob("*.npz"))
-    print(f"{options.out}: {total / 2**20:.1f} MiB")
+        shares = ", ".join(f"{name} {size / 2**20:.1f}" for name, size in sizes.most_common())
+        print(f"{options.out}/{prefix}: {sizes.total() / 2**20:.1f} MiB: {shares}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Say what the training of `rt` draws, weighs and schedules; offline. Knows no network."""
+"""Say what trainings draw, weigh and schedule; offline. Knows no network."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,9 +38,9 @@ STAGES = (
 )
 
 
-def stage_at(progress: float) -> Stage:
+def stage_at(progress: float, stages: Sequence[Stage]) -> Stage:
     """The stage of this progress, 0..1."""
-    return next((s for s in STAGES if progress < s.until), STAGES[-1])
+    return next((s for s in stages if progress < s.until), stages[-1])
 
 
 def learning_rate_at(progress: float, step: int, peak: float) -> float:

@@ -87,10 +87,16 @@ def test_an_evaluation_ends_in_one_line_of_json(tmp_path, monkeypatch, capsys):
             cv2.imwrite(str(tmp_path / name / f"{i:03d}.jpg"), bgr_from_planes(p.y, p.u, p.v))
     arguments = ["--frames", str(tmp_path), "--codecs", "rt,x264,mjpeg", "--count", "2"]
     arguments += ["--model", str(tiny_model()), "--device", "onnxruntime:cpu"]
+    arguments += ["--plots", str(tmp_path / "plots"), "--json-out", str(tmp_path / "result.json")]
     monkeypatch.setattr(sys, "argv", ["evaluate", *arguments])
     evaluate.main()
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert set(result) >= {"bd_rate_psnr", "points", "fps"}
+    assert set(result) >= {"bd_rate_psnr", "points", "fps", "machine"}
+    assert json.loads((tmp_path / "result.json").read_text()) == result
+    for name in evaluate.AXES:
+        drawn = cv2.imread(str(tmp_path / "plots" / f"{name}.png"))
+        assert drawn.shape == (600, 840, 3)
+        assert drawn.std() > 10
     assert set(result["points"]) == {"rt", "x264", "mjpeg"}
     assert [p["level"] for p in result["points"]["x264"]] == [15, 19, 23, 27, 31]
     psnrs = [p["psnr_yuv_db"] for p in result["points"]["x264"]]
@@ -104,7 +110,18 @@ def test_an_unknown_codec_is_refused(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(sys, "argv", ["evaluate", "--frames", str(tmp_path), "--codecs", "vp9"])
     with pytest.raises(SystemExit):
         evaluate.main()
-    assert "--codecs must be of rt, dvc, x264" in capsys.readouterr().err
+    assert "--codecs must be of rt, rtintra, dvc, dvcintra, x264" in capsys.readouterr().err
+
+
+def test_a_clip_gives_its_own_planes_from_a_frame_on(data_dir):
+    path = data_dir / "video" / "carphone_qcif.mp4"
+    (later,) = evaluate.read_clips([f"{path}@2"], 3)
+    (first,) = evaluate.read_clips([str(path)], 5)
+    assert len(later) == 3
+    assert later[0].y.shape == (144, 176)
+    np.testing.assert_array_equal(later[0].y, first[2].y)
+    with pytest.raises(SystemExit, match=r"no picture there; give PATH or PATH@FIRST_FRAME"):
+        evaluate.read_clips([f"{path}@9999"], 3)
 
 
 def test_a_folder_without_pictures_is_named(tmp_path):
