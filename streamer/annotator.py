@@ -6,9 +6,13 @@ an Annotation. Every other frame is told as skipped, so that nobody waits for it
 
 from __future__ import annotations
 
+import logging
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import msgspec
 
 from streamer.errors import StaleFrame
 from streamer.frames import PoolReader
@@ -25,9 +29,14 @@ from streamer.messages import (
 from streamer.planes import Planes
 from streamer.queues import Received
 from streamer.stage import Stage, StageStart
+from streamer.unfinished import Left, Unfinished
+
+log = logging.getLogger(__name__)
 
 TRACKS_S = 0.3
 """Live: so long a frame is kept for its tracks."""
+NEVER = 1 << 62
+"""A frame number that no frame has."""
 STALE_S = 1.0
 """Live: an older frame is not worth looking at."""
 
@@ -41,6 +50,12 @@ class Wanted:
     """In shared memory; they may not be kept."""
     tracks: Tracks | None
     """None where there are none, or they are late."""
+    anew: bool
+    """It does not follow the frame that was looked at before it."""
+
+
+_Looked = tuple[Received, bool]
+"""A frame that waits, and whether it follows the one before it."""
 
 
 class Annotator(Stage):
@@ -52,20 +67,34 @@ class Annotator(Stage):
     def __init__(self, start: StageStart) -> None:
         super().__init__(start)
         self._reader = PoolReader(start.supervisor_pid)
-        self._joins: dict[str, Join[Received, Tracks]] = {}
+        self.unfinished = Unfinished(self.ledger(), list(start.config.cameras))
+        """Whatever begins is to be kept here until it ends."""
+        self._joins: dict[str, Join[_Looked, Tracks]] = {}
         for camera in start.config.cameras:
             track = f"track.{camera}"
             kinds = [track] if track in start.spec.producers and self.needs_tracks else []
             self._joins[camera] = Join(kinds, TRACKS_S if start.live[camera] else None)
         self._last_seq = dict.fromkeys(start.config.cameras, -1)
+        self._epochs: dict[str, int] = {}
+        self._missed: set[str] = set()
+        """Cameras whose first frame after a jump could not be looked at."""
+        self._held: dict[str, deque[tuple[int, Received]]] = {
+            camera: deque() for camera in start.config.cameras
+        }
+        """Tracks of frames that are not looked at yet; our successor would need them."""
         self._ending: dict[str, Received | None] = {}
         """Cameras whose frames have all come, with the item that said so."""
         self._open = set(start.config.cameras)
 
     # What a subclass says.
 
-    def wants(self, info: FrameInfo) -> bool:
-        """True if this frame is to be looked at; called once for each, in order."""
+    def wants(self, info: FrameInfo, *, anew: bool) -> bool:
+        """True if this frame is to be looked at; called once for each, in order.
+
+        Args:
+            info: of the frame.
+            anew: it does not follow the frame before it.
+        """
         raise NotImplementedError
 
     def look(self, frames: Sequence[Wanted]) -> list[Annotation]:
@@ -77,6 +106,10 @@ class Annotator(Stage):
         del camera
         return ()
 
+    def broken_off(self, left: Left) -> Happening:
+        """The end of what a process before us has begun."""
+        raise NotImplementedError
+
     # The stage.
 
     def on_item(self, item: Received) -> None:
@@ -87,10 +120,10 @@ class Annotator(Stage):
             self._take_frame(item, body)
         elif isinstance(body, EndOfStream) and item.producer == f"decode.{camera}":
             self._ending[camera] = item
+        elif isinstance(body, Tracks) and self.needs_tracks:
+            self._take_tracks(item, body)
         else:
-            if isinstance(body, Tracks) and self.needs_tracks:
-                self._take_tracks(item.producer, body)
-            elif isinstance(body, EndOfStream) and self.needs_tracks:
+            if isinstance(body, EndOfStream) and self.needs_tracks:
                 self._joins[camera].no_more_results(item.producer, "ended")
             self.inbox.done(item.producer, item.number)
         self.tick_at = time.monotonic()
@@ -111,6 +144,7 @@ class Annotator(Stage):
         if ready:
             self._look(ready)
         for camera, join in self._joins.items():
+            self._give_back_tracks(camera)
             if camera in self._ending and not len(join):
                 self._end(camera)
         due_s = min(join.due_s for join in self._joins.values())
@@ -127,39 +161,74 @@ class Annotator(Stage):
             return
         self._last_seq[info.camera] = info.seq
         self.inbox.next_seq[item.producer] = info.seq + 1
-        if self.wants(info):
-            self._joins[info.camera].add(info.seq, item, time.monotonic())
+        anew = info.discontinuity or self._epochs.get(info.camera) != info.epoch
+        self._epochs[info.camera] = info.epoch
+        if self.wants(info, anew=anew):
+            self._joins[info.camera].add(info.seq, (item, anew), time.monotonic())
         else:
+            if anew:
+                self._missed.add(info.camera)
             self._skip(item, info, "cadence")
 
-    def _take_tracks(self, producer: str, tracks: Tracks) -> None:
-        join = self._joins[tracks.info.camera]
+    def _take_tracks(self, item: Received, tracks: Tracks) -> None:
+        info = tracks.info
+        join = self._joins[info.camera]
         if tracks.detections.skipped:
-            join.skip(producer, tracks.info.seq, tracks.detections.skipped)
+            join.skip(item.producer, info.seq, tracks.detections.skipped)
         else:
-            join.annotate(producer, tracks.info.seq, tracks)
+            join.annotate(item.producer, info.seq, tracks)
+        self._held[info.camera].append((info.seq, item))
 
-    def _look(self, ready: Sequence[Joined[Received, Tracks]]) -> None:
-        wanted: list[tuple[Received, Frame, Wanted]] = []
+    def _give_back_tracks(self, camera: str) -> None:
+        """Of the frames that were looked at, or never will be."""
+        oldest = self._joins[camera].oldest_seq
+        if oldest is None:
+            over = camera in self._ending or camera not in self._open
+            oldest = NEVER if over else self._last_seq[camera] + 1
+        held = self._held[camera]
+        while held and held[0][0] < oldest:
+            _, item = held.popleft()
+            self.inbox.done(item.producer, item.number)
+
+    def _look(self, ready: Sequence[Joined[_Looked, Tracks]]) -> None:
+        wanted: list[tuple[Received, Wanted]] = []
         for joined in ready:
-            frame = joined.item.body
+            item, anew = joined.item
+            frame = item.body
             assert isinstance(frame, Frame)
+            anew = anew or frame.info.camera in self._missed
             try:
-                planes = self._planes(joined.item, frame)
+                planes = self._planes(item, frame)
             except StaleFrame as error:
-                self._give_up(joined.item, frame.info, error)
-                continue
-            tracks = next(iter(joined.results.values()), None)
-            wanted.append((joined.item, frame, Wanted(frame.info, planes, tracks)))
-        annotations = self.look([each for _, _, each in wanted])
-        for (item, frame, _), annotation in zip(wanted, annotations, strict=True):
-            try:
-                self._reader.check(frame, item.inline)
-            except StaleFrame as error:
+                if anew:
+                    self._missed.add(frame.info.camera)
                 self._give_up(item, frame.info, error)
                 continue
-            self.counters["frames"] += 1
-            self.forward(item, annotation, to=self._consumers(frame.info.camera))
+            self._missed.discard(frame.info.camera)
+            tracks = next(iter(joined.results.values()), None)
+            wanted.append((item, Wanted(frame.info, planes, tracks, anew)))
+        annotations = self.look([each for _, each in wanted]) if wanted else []
+        for (item, _), annotation in zip(wanted, annotations, strict=True):
+            self._answer(item, annotation)
+
+    def _answer(self, item: Received, annotation: Annotation) -> None:
+        info = annotation.info
+        assert isinstance(item.body, Frame)
+        try:
+            self._reader.check(item.body, item.inline)
+        except StaleFrame as error:
+            # What has begun or ended by it has; a map of two pictures would be wrong everywhere.
+            log.warning("%s: overwritten while it was looked at: %s", info.camera, error)
+            self.dropped[info.camera][f"{self.name}_stale"] += 1
+            annotation = msgspec.structs.replace(annotation, label_map=None)
+        self.counters["frames"] += 1
+        left = self.unfinished.answer(info.camera, info.seq, info.pts_ns)
+        if left:
+            ended = tuple(self.broken_off(each) for each in left)
+            annotation = msgspec.structs.replace(
+                annotation, happenings=(*ended, *annotation.happenings)
+            )
+        self.forward(item, annotation, to=self._consumers(info.camera))
 
     def _planes(self, item: Received, frame: Frame) -> Planes:
         age_s = (time.monotonic_ns() - frame.info.receive_ns) / 1e9
@@ -173,16 +242,17 @@ class Annotator(Stage):
 
     def _skip(self, item: Received, info: FrameInfo, cause: str) -> None:
         """Only who joins frames needs to know."""
-        writers = [name for name in self._consumers(info.camera) if name != "publish"]
-        if writers:
-            self.forward(item, Annotation(info, skipped=cause), to=writers)
+        joiners = [name for name in self._consumers(info.camera) if name != "publish"]
+        if joiners:
+            self.forward(item, Annotation(info, skipped=cause), to=joiners)
         else:
             self.inbox.done(item.producer, item.number)
 
     def _end(self, camera: str) -> None:
         item = self._ending.pop(camera)
         self._open.discard(camera)
-        end = EndOfStream(camera, self.end(camera))
+        left = tuple(self.broken_off(each) for each in self.unfinished.drop(camera))
+        end = EndOfStream(camera, (*left, *self.end(camera)))
         if item is not None:
             self.forward(item, end, to=self._consumers(camera))
         else:
@@ -190,7 +260,7 @@ class Annotator(Stage):
                 self.outbox.send(name, end)
 
     def _consumers(self, camera: str) -> list[str]:
-        wanted = (f"encode.{camera}", "publish")
+        wanted = (f"encode.{camera}", f"track.{camera}", "publish")
         return [name for name in wanted if name in self.outbox.consumers]
 
 

@@ -65,6 +65,11 @@ class CameraConfig(Strict, frozen=True):
     calibration: CalibrationConfig | None = None
     """Makes speeds in km/h."""
 
+    @property
+    def asks_surfaces(self) -> bool:
+        """True if some zone or line counts on some surfaces only."""
+        return any(border.on for border in (*self.zones.values(), *self.lines.values()))
+
     def hide_in(self, output: Literal["out", "record"]) -> tuple[HideConfig, ...]:
         """The rules of one output."""
         return tuple(rule for rule in self.hide if output in rule.outputs)
@@ -313,11 +318,21 @@ class Config(Strict, frozen=True):
             check_view(
                 f"cameras.{name}", camera.zones, camera.lines, camera.calibration,
                 found=self.detector.classes if self.detector else None,
+                segmented=self.segmenter is not None,
             )  # fmt: skip
         if self.detector and self.detector.score_low > self.detector.score:
             raise ConfigError(
                 f"detector.score_low: must be at most detector.score ({self.detector.score}), "
                 f"got {self.detector.score_low}; lower it"
+            )
+        if self.acts_by_track and self.detector is None:
+            raise ConfigError(
+                "actions.scope: track needs a detector, got none; configure one, or use frame"
+            )
+        if self.actions and self.actions.off > self.actions.on:
+            raise ConfigError(
+                f"actions.off: must be at most actions.on ({self.actions.on}), got "
+                f"{self.actions.off}; lower it"
             )
         low, high = self.tracker.low_score, self.tracker.high_score
         if low is not None and high is not None and low > high:
@@ -364,6 +379,11 @@ class Config(Strict, frozen=True):
                 raise ConfigError(
                     f"{where}.classes: {name!r} must be in detector.classes to be found; add it"
                 )
+
+    @property
+    def acts_by_track(self) -> bool:
+        """True if actions are those of tracked persons."""
+        return self.actions is not None and self.actions.scope == "track"
 
     def writes(self, camera: str) -> bool:
         """True if frames of this camera are encoded."""

@@ -127,19 +127,24 @@ def annotators(config: Config) -> tuple[str, ...]:
 
 def _annotator(config: Config, name: str, live: dict[str, bool], *, detects: bool) -> StageSpec:
     producers = {f"decode.{camera}": ANNOTATOR_CREDITS for camera in config.cameras}
-    if name == "act" and detects:
+    if name == "act" and detects and config.acts_by_track:
         producers |= {f"track.{camera}": WORD_CREDITS for camera in config.cameras}
     writers = {
         f"encode.{camera}": _words(live[camera])
         for camera in config.cameras
         if config.writes(camera)
     }
+    trackers = {
+        f"track.{camera}": _words(live[camera])
+        for camera, view in config.cameras.items()
+        if name == "segment" and view.asks_surfaces
+    }
     return StageSpec(
         name=name,
         module=f"streamer.stages.{name}",
         niceness=5,
         producers=producers,
-        consumers=writers | {"publish": _words(any(live.values()))},
+        consumers=writers | trackers | {"publish": _words(any(live.values()))},
     )
 
 
@@ -151,7 +156,7 @@ def _camera_stages(config: Config, camera: str, *, live: bool, detects: bool) ->
     # A network is never worth waiting for when live: the newest frame wins.
     newest = EdgePolicy(policy="drop_oldest" if live else "block", size=1, redeliver=not live)
     frames_to |= dict.fromkeys(("infer", *annotators(config))[not detects :], newest)
-    if detects and config.actions is not None:
+    if detects and config.acts_by_track:
         tracks_to["act"] = _words(live)
     if writes:
         frames_to[encode] = EdgePolicy(
@@ -162,12 +167,13 @@ def _camera_stages(config: Config, camera: str, *, live: bool, detects: bool) ->
         StageSpec(name=decode, module="streamer.stages.decode", camera=camera, consumers=frames_to)
     ]
     if detects:
+        maps = {"segment": WORD_CREDITS} if config.cameras[camera].asks_surfaces else {}
         stages.append(
             StageSpec(
                 name=track,
                 module="streamer.stages.track",
                 camera=camera,
-                producers={"infer": WORD_CREDITS},
+                producers={"infer": WORD_CREDITS} | maps,
                 consumers=tracks_to,
             )
         )

@@ -66,6 +66,11 @@ class Join(Generic[Item, Result]):
         return all(kind.no_more for kind in self._kinds.values())
 
     @property
+    def oldest_seq(self) -> int | None:
+        """Of the frames that wait; None if none does."""
+        return self._frames[0][0] if self._frames else None
+
+    @property
     def due_s(self) -> float:
         """When the oldest frame must go without what is missing; infinite if it need not."""
         if not self._frames or self._deadline_s is None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.config import SurfaceConfig
-from streamer.messages import Happening
+from streamer.messages import Fields, Happening
 
 U8 = NDArray[np.uint8]
 
@@ -24,6 +24,12 @@ _LEAST_SHARE = 0.01
 """Of the picture; a smaller surface is not judged."""
 _HYSTERESIS = 0.8
 """Of the share at which a surface is blocked, it must fall to, to be clear again."""
+
+
+def lost(name: str, surface: str) -> Happening:
+    """Nobody knows any more whether a surface is blocked."""
+    fields: Fields = {"name": name, "surface": surface, "share": None, "reason": "lost"}
+    return Happening("surface.cleared", fields)
 
 
 class Surface:
@@ -55,11 +61,14 @@ class Surface:
         self._usual: NDArray[np.float32] | None = None
         self._last_s = 0.0
         self._since_s: float | None = None
-        self._blocked = False
+        self.blocked = False
+        """What was told last."""
 
-    def forget(self) -> None:
-        """The camera looks elsewhere now."""
-        self._usual, self._since_s, self._blocked = None, None, False
+    def forget(self) -> list[Happening]:
+        """The camera looks elsewhere now, or at nothing any more."""
+        over = [lost(self._name, self._config.surface)] if self.blocked else []
+        self._usual, self._since_s, self.blocked = None, None, False
+        return over
 
     def update(self, labels: U8, media_s: float) -> list[Happening]:
         """Judge one map.
@@ -71,24 +80,27 @@ class Surface:
         here = labels == self._surface
         usual = self._learn(here, media_s) > _USUAL
         if usual.mean() < _LEAST_SHARE:
-            return []
+            over = [lost(self._name, self._config.surface)] if self.blocked else []
+            self.blocked = False
+            return over
         share = float(self._blocks[labels][usual].mean())
-        limit = self._config.share * (_HYSTERESIS if self._blocked else 1.0)
-        if (share >= limit) == self._blocked:
+        limit = self._config.share * (_HYSTERESIS if self.blocked else 1.0)
+        if (share >= limit) == self.blocked:
             self._since_s = None
             return []
         if self._since_s is None:
             self._since_s = media_s
         if media_s - self._since_s < self._config.for_s:
             return []
-        self._blocked, self._since_s = not self._blocked, None
-        kind = "surface.blocked" if self._blocked else "surface.cleared"
-        return [
-            Happening(
-                kind,
-                {"name": self._name, "surface": self._config.surface, "share": round(share, 4)},
-            )
-        ]
+        self.blocked, self._since_s = not self.blocked, None
+        fields: Fields = {
+            "name": self._name,
+            "surface": self._config.surface,
+            "share": round(share, 4),
+        }
+        if self.blocked:
+            return [Happening("surface.blocked", fields)]
+        return [Happening("surface.cleared", fields | {"reason": "seen"})]
 
     def _learn(self, here: NDArray[np.bool_], media_s: float) -> NDArray[np.float32]:
         if self._usual is None or self._usual.shape != here.shape:

@@ -30,6 +30,9 @@ _FLAT = 1e-3
 class _Border(Strict, frozen=True, kw_only=True):
     classes: tuple[str, ...] = ()
     """Only these classes count; empty for all."""
+    on: tuple[str, ...] = ()
+    """Surfaces of the segmenter, such as pavement: an object counts only while what lies straight
+    below its anchor, at the lower edge of its box, is one of these; empty for any."""
     anchor: Anchor = "bottom"
     """Which point of an object's box says where it is: the middle of this edge, or of the box."""
     margin: Annotated[float, Meta(ge=0, le=2)] = 0.1
@@ -94,6 +97,7 @@ def check_view(
     calibration: CalibrationConfig | None,
     *,
     found: Sequence[str] | None,
+    segmented: bool = False,
 ) -> None:
     """Refuse what can't be meant.
 
@@ -103,6 +107,7 @@ def check_view(
         lines: by name.
         calibration: or None.
         found: classes that the detector keeps, empty for all; None if there is no detector.
+        segmented: there is a segmenter.
 
     Raises:
         ConfigError: with the path of what is wrong.
@@ -116,6 +121,10 @@ def check_view(
             )
         for name, border in borders.items():
             _check_classes(f"{where}.{what}.{name}.classes", border.classes, found or ())
+            if border.on and not segmented:
+                raise ConfigError(
+                    f"{where}.{what}.{name}.on: needs a segmenter, got none; configure one"
+                )
     for name, zone in zones.items():
         _check_polygon(f"{where}.zones.{name}.polygon", zone.polygon)
         if zone.direction is not None and not _length(zone.direction, (0.0, 0.0)) > 0:
@@ -142,6 +151,27 @@ def check_view(
             )
     if calibration is not None:
         _check_calibration(f"{where}.calibration", calibration)
+
+
+def check_surfaces(
+    where: str,
+    zones: Mapping[Name, ZoneConfig],
+    lines: Mapping[Name, LineConfig],
+    classes: Sequence[str],
+) -> None:
+    """Refuse surfaces that the segmenter, of these classes, can't see.
+
+    Raises:
+        ConfigError: with the path of what is wrong.
+    """
+    for what, borders in (("zones", zones), ("lines", lines)):
+        for name, border in borders.items():
+            for surface in border.on:
+                if surface not in classes:
+                    raise ConfigError(
+                        f"{where}.{what}.{name}.on: {surface!r} must be a class of the segmenter, "
+                        f"which knows {', '.join(classes)}; choose one of these"
+                    )
 
 
 def _check_classes(where: str, classes: Sequence[str], found: Sequence[str]) -> None:

@@ -66,6 +66,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "streamer.sources",
         "streamer.summary",
         "streamer.surfaces",
+        "streamer.unfinished",
         "streamer.tracking",
     ),
     ("streamer.annotator", "streamer.stage"),

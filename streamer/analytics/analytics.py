@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from streamer.analytics.conditions import Conditions
+from streamer.analytics.footing import Surfaces
 from streamer.analytics.geometry import F64, I64, Ground, Mask
 from streamer.analytics.lines import Lines
 from streamer.analytics.motion import measure_speed, measure_still
@@ -45,6 +46,8 @@ class Sight:
     classes: I64
     confirmed: Mask
     ended: I64
+    surfaces: Surfaces | None = None
+    """Below them, where somebody asks and somebody knows."""
 
 
 class Analytics:
@@ -166,13 +169,16 @@ class Analytics:
         if self._visits.any_stops:
             measure_still(rows, sizes_px, now_s)
         if self._zones is not None:
-            points, entered, left = self._zones.move(rows, sizes_px, sight.confirmed, now_s)
+            points, entered, left = self._zones.move(
+                rows, sizes_px, sight.confirmed, now_s, sight.surfaces
+            )
             yield from self._leave(rows, left, rows["run_s"][left], "left")
             self._visits.begin(rows, entered)
             yield from self._enter(rows, entered)
             yield from self._check_visits(rows, points, sizes_px)
         if self._lines is not None:
-            yield from self._cross(rows, self._lines.move(rows, sizes_px, sight.confirmed, now_s))
+            crossed = self._lines.move(rows, sizes_px, sight.confirmed, now_s, sight.surfaces)
+            yield from self._cross(rows, crossed)
         rows["seen_s"], rows["fresh"] = now_s, False
         put(self._rows, at, rows)
 

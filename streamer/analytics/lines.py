@@ -1,7 +1,8 @@
 """Decide which tracks have crossed which lines, each crossing once.
 
 A track has crossed when it was surely on one side (beyond the margin, or for settle_s), is surely
-on the other, and the way it took there went between the ends of the line.
+on the other, and the way it took there went between the ends of the line. Where a line asks for a
+surface, only those count that are on it then.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from streamer.analytics.footing import Footing, Surfaces
 from streamer.analytics.geometry import F64, Anchors, Mask
 from streamer.analytics.geometry import Lines as Segments
 from streamer.analytics.rows import Rows
@@ -24,17 +26,27 @@ class Lines:
         """Lay them out; classes: (C, L) bool, which classes count on which line."""
         self._segments = Segments([line.ends for line in lines], width, height)
         self._anchors = Anchors([line.anchor for line in lines])
+        self._footing = Footing(lines, width, height)
         self._classes = classes
         self._margin = np.array([line.margin for line in lines])
         self._settle_s = np.array([line.settle_s for line in lines]) - SLACK_S
         self._once = np.array([line.once for line in lines], np.bool_)
 
-    def move(self, rows: Rows, sizes_px: F64, confirmed: Mask, time_s: float) -> Pairs:
+    def move(
+        self,
+        rows: Rows,
+        sizes_px: F64,
+        confirmed: Mask,
+        time_s: float,
+        surfaces: Surfaces | None = None,
+    ) -> Pairs:
         """Take in where the tracks are now; the pairs that have crossed.
 
         rows["line_right"] says to which side, rows["line_crossed_s"] when they were on the line.
         """
-        beside, along = self._segments.beside(self._anchors.points(rows["box"]))
+        points = self._anchors.points(rows["box"])
+        self._footing.update(rows["line_on"], points, rows["box"], surfaces)
+        beside, along = self._segments.beside(points)
         raw, fresh = beside >= 0, rows["fresh"]
         rows["line_raw"][fresh] = raw[fresh]
         changed = raw != rows["line_raw"]
@@ -53,7 +65,7 @@ class Lines:
         decided = over | (unknown & sure)
         rows["line_right"][decided] = raw[decided]
         between = (rows["line_crossed_at"] >= 0) & (rows["line_crossed_at"] <= 1)
-        over &= between & self._classes[rows["class"]]
+        over &= between & self._classes[rows["class"]] & rows["line_on"]
         over &= ~(self._once & np.where(raw, rows["line_was_in"], rows["line_was_out"]))
         rows["line_was_in"] |= over & raw
         rows["line_was_out"] |= over & ~raw

@@ -16,7 +16,8 @@ def kind_of_rows(zones: int, lines: int) -> np.dtype[np.void]:
 
     By zone: inside is what was decided, raw what was seen last, run_s since when, edge_s when it
     was first seen inside without having been clearly outside since; entered_s and past_s are of
-    this visit and all before; _due_s and limit_kmh are infinite where nothing is to be told.
+    this visit and all before; on says whether the surface that it stood on last counts; _due_s and
+    limit_kmh are infinite where nothing is to be told.
     By line: right is the side that was decided, if it is known; raw the one seen last, beside and
     along the last place; crossed_s and crossed_at are of the last change of raw.
     """
@@ -26,9 +27,9 @@ def kind_of_rows(zones: int, lines: int) -> np.dtype[np.void]:
     times = ("run_s", "edge_s", "entered_s", "past_s", "fast_s", "stopped_s")
     limits = ("dwell_due_s", "loiter_due_s", "limit_kmh", "best")
     by_zone = [(name, "f8", (zones,)) for name in (*times, *limits)]
-    flags = ("inside", "raw", "appeared", "loitered")
+    flags = ("inside", "raw", "appeared", "loitered", "on")
     by_zone += [(name, "?", (zones,)) for name in flags]
-    flags_of_line = ("known", "right", "raw", "was_in", "was_out")
+    flags_of_line = ("known", "right", "raw", "was_in", "was_out", "on")
     by_line = [(f"line_{name}", "?", (lines,)) for name in flags_of_line]
     reals = ("run_s", "beside", "along", "crossed_s", "crossed_at")
     by_line += [(f"line_{name}", "f8", (lines,)) for name in reals]

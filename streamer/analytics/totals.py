@@ -55,6 +55,8 @@ class Totals:
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
         self._counting = True
+        self.next_seq = counters[_NEXT_SEQ]
+        """The first frame that no predecessor has counted."""
         self.left_over = tuple(self._read())
         """Visits of a predecessor that died."""
         self._free = list(range(_VISITS + (MOST_VISITS - 1) * _VISIT, _VISITS - 1, -_VISIT))

@@ -1,7 +1,8 @@
 """Decide which tracks are inside which zones, without flicker at the borders.
 
 A visit lasts from the first frame inside to the first of those outside that are sure: beyond the
-margin, or for settle_s. Only confirmed tracks of the zone's classes enter.
+margin, or for settle_s. Only confirmed tracks of the zone's classes enter. Where a zone asks for a
+surface, who is on another is outside; over the border of a surface only settle_s makes sure.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from streamer.analytics.footing import Footing, Surfaces
 from streamer.analytics.geometry import F64, I64, Anchors, Mask, Polygons
 from streamer.analytics.rows import Rows
 from streamer.view import ZoneConfig
@@ -27,12 +29,18 @@ class Zones:
         """Lay them out; classes: (C, Z) bool, which classes count in which zone."""
         self._polygons = Polygons([zone.polygon for zone in zones], width, height)
         self._anchors = Anchors([zone.anchor for zone in zones])
+        self._footing = Footing(zones, width, height)
         self._classes = classes
         self._margin = np.array([zone.margin for zone in zones])
         self._settle_s = np.array([zone.settle_s for zone in zones]) - SLACK_S
 
     def move(
-        self, rows: Rows, sizes_px: F64, confirmed: Mask, time_s: float
+        self,
+        rows: Rows,
+        sizes_px: F64,
+        confirmed: Mask,
+        time_s: float,
+        surfaces: Surfaces | None = None,
     ) -> tuple[F64, Pairs, Pairs]:
         """Take in where the tracks are now.
 
@@ -40,7 +48,9 @@ class Zones:
             Their anchors, (N, Z, 2) px, and the pairs that have entered and that have left.
         """
         points = self._anchors.points(rows["box"])
-        raw = self._polygons.inside(points)
+        within = self._polygons.inside(points)
+        self._footing.update(rows["on"], points, rows["box"], surfaces)
+        raw = within & rows["on"]
         run_s, edge_s, inside = rows["run_s"], rows["edge_s"], rows["inside"]
         fresh = rows["fresh"]
         rows["appeared"][fresh] = raw[fresh]
@@ -54,7 +64,7 @@ class Zones:
         open_rows, open_zones = pairs_of((approaches & counts) | leaves | withdraws)
         sure = np.zeros(raw.shape, np.bool_)
         sure[open_rows, open_zones] = self._sure(
-            points, sizes_px, time_s - run_s, open_rows, open_zones
+            points, sizes_px, time_s - run_s, within & self._footing.asked, open_rows, open_zones
         )
         edge_s[withdraws & sure] = np.nan
         rows["appeared"][withdraws & sure] = False
@@ -64,11 +74,13 @@ class Zones:
         inside[entered] = True
         return points, entered, left
 
-    def _sure(self, points: F64, sizes_px: F64, since_s: F64, rows: I64, zones: I64) -> Mask:
-        """Which pairs are where they are without doubt."""
+    def _sure(
+        self, points: F64, sizes_px: F64, since_s: F64, by_surface: Mask, rows: I64, zones: I64
+    ) -> Mask:
+        """Which pairs are where they are without doubt; by_surface: a border in px says nothing."""
         settled = since_s[rows, zones] >= self._settle_s[zones]
         margin_px = self._margin[zones] * sizes_px[rows]
-        doubtful = np.flatnonzero(~settled)
+        doubtful = np.flatnonzero(~settled & ~by_surface[rows, zones])
         if len(doubtful):
             r, z = rows[doubtful], zones[doubtful]
             far = self._polygons.distance(points[r, z], z) >= margin_px[doubtful]

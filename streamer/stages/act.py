@@ -1,7 +1,8 @@
 """Turn some frames of all cameras into actions that start and end; runs in the act process.
 
 In scope "frame" the whole picture acts, in scope "track" each person on its own: then the tracks of
-a frame are waited for. Samples of all cameras go through the network together.
+a frame are waited for. Samples of all live cameras go through the network together; a file's go
+alone, so that no result depends on its neighbours.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from streamer.annotator import Annotator, Wanted
 from streamer.errors import ConfigError
 from streamer.messages import Annotation, Fields, FrameInfo, Happening, Tracks
 from streamer.stage import StageStart
+from streamer.unfinished import Left
 
 PERSON = "person"
 
@@ -32,25 +34,22 @@ class Act(Annotator):
         self._settings = start.config.actions
         self.needs_tracks = self._settings.scope == "track"
         super().__init__(start)
-        self._observer: Observer | None = None
+        self._model: OffModel | None = None
+        self._observers: dict[str, Observer] = {}
         self._samplers: dict[str, Sampler] = {}
-        self._epochs: dict[str, int] = {}
-        self._last: dict[str, FrameInfo] = {}
+        self._classes: tuple[str, ...] = ()
 
     def on_open(self) -> None:
         """Load the network and run it once."""
         settings = self._settings
-        limits = Thresholds(settings.on, settings.off, settings.min_s)
         try:
-            model = OffModel.load(settings.model, device=settings.device)
-            options = Options(
-                default=limits, only=settings.classes or None, crops_per_s=settings.crops_per_s
-            )
-            self._observer = Observer(model, options)
+            model = self._model = OffModel.load(settings.model, device=settings.device)
+            self._observers = self._make_observers(model)
         except ValueError as error:
             if isinstance(error, EngineError):
                 raise
             raise ConfigError(f"actions: {error}") from error
+        self._classes = model.signature.classes
         if model.signature.scope != settings.scope:
             raise ConfigError(
                 f"actions.scope: must be {model.signature.scope} for {settings.model}, got "
@@ -59,59 +58,86 @@ class Act(Annotator):
         model.engine.warm_up()
         self._samplers = {camera: Sampler(model.signature.rate) for camera in self.config.cameras}
 
-    def wants(self, info: FrameInfo) -> bool:
+    def wants(self, info: FrameInfo, *, anew: bool) -> bool:
         """See Annotator."""
-        taken = self._samplers[info.camera].take(info.pts_ns, discontinuity=self._jumped(info))
-        return taken != "skip"
+        return self._samplers[info.camera].take(info.pts_ns, discontinuity=anew) != "skip"
 
     def look(self, frames: Sequence[Wanted]) -> list[Annotation]:
         """See Annotator."""
-        assert self._observer is not None
-        samples: list[Sample] = []
+        together: list[Sample] = []
         changes: list[ActionChange] = []
         for frame in frames:
             info, planes = frame.info, frame.planes
-            found, ended = self._observer.gather(
+            observer, live = self._observers[info.camera], self.start.live[info.camera]
+            samples, ended = observer.gather(
                 info.camera,
                 info.pts_ns,
                 (planes.y, planes.u, planes.v),
                 _people(frame.tracks),
-                discontinuity=self._is_new(info),
-                now_ns=time.monotonic_ns() if self.start.live[info.camera] else None,
+                discontinuity=frame.anew,
+                now_ns=time.monotonic_ns() if live else None,
             )
-            samples += found
             changes += ended
-        changes += self._observer.judge(samples)
+            if live:
+                together += samples
+            else:
+                changes += observer.judge(samples)
+        if together:
+            changes += self._observers[together[0].stream.camera].judge(together)
+        for change in changes:
+            self._keep(change)
         return [self._annotation(frame.info, changes) for frame in frames]
 
     def end(self, camera: str) -> tuple[Happening, ...]:
         """What goes on ends with the stream."""
-        assert self._observer is not None
-        return tuple(_happening(change) for change in self._observer.drop(camera))
+        changes = self._observers[camera].drop(camera)
+        for change in changes:
+            self._keep(change)
+        return tuple(_happening(change) for change in changes)
+
+    def broken_off(self, left: Left) -> Happening:
+        """See Annotator; its score is not known any more."""
+        return Happening(
+            "action.ended",
+            {
+                "class": self._classes[left.what],
+                "score": None,
+                "track_id": left.who or None,
+                "start_s": round(left.since_ns / 1e9, 6),
+                "end_s": round(left.last_ns / 1e9, 6),
+            },
+        )
 
     def on_close(self) -> None:
         """Let go of the engine."""
-        if self._observer is not None:
-            self._observer.model.close()
+        if self._model is not None:
+            self._model.close()
 
-    def _jumped(self, info: FrameInfo) -> bool:
-        """True where the window of a camera can't go on."""
-        last = self._last.get(info.camera)
-        self._last[info.camera] = info
-        return info.discontinuity or (last is not None and last.epoch != info.epoch)
+    def _make_observers(self, model: OffModel) -> dict[str, Observer]:
+        """One for all live cameras, which share the budget; for each file its own part of it."""
+        settings, live = self._settings, self.start.live
+        limits = Thresholds(settings.on, settings.off, settings.min_s)
 
-    def _is_new(self, info: FrameInfo) -> bool:
-        """As _jumped, for the frames that are samples."""
-        epoch = self._epochs.get(info.camera)
-        self._epochs[info.camera] = info.epoch
-        return info.discontinuity or epoch not in (None, info.epoch)
+        only = settings.classes or None
+
+        def observer(crops_per_s: float) -> Observer:
+            return Observer(model, Options(default=limits, only=only, crops_per_s=crops_per_s))
+
+        shared = observer(settings.crops_per_s)
+        part = max(settings.crops_per_s / len(live), model.signature.rate)
+        return {camera: shared if live[camera] else observer(part) for camera in live}
+
+    def _keep(self, change: ActionChange) -> None:
+        """So that our successor can end it."""
+        entry = (change.camera, change.track_id or 0, self._classes.index(change.action))
+        if change.end_ns is None:
+            self.unfinished.begin(*entry, change.begin_ns)
+        else:
+            self.unfinished.end(*entry)
 
     def _annotation(self, info: FrameInfo, changes: Sequence[ActionChange]) -> Annotation:
-        assert self._observer is not None
-        captions = tuple(
-            (who or 0, ", ".join(actions))
-            for who, actions in self._observer.active(info.camera).items()
-        )
+        active = self._observers[info.camera].active(info.camera)
+        captions = tuple((who or 0, ", ".join(actions)) for who, actions in active.items())
         happenings = tuple(_happening(change) for change in changes if change.camera == info.camera)
         return Annotation(info, happenings, captions)
 

@@ -14,10 +14,12 @@ from engines.cascade.runtime import Memory, Segmenter
 from engines.errors import EngineError
 from streamer.annotator import Annotator, Cadence, Wanted
 from streamer.errors import ConfigError
-from streamer.messages import Annotation, FrameInfo, LabelMap
+from streamer.messages import Annotation, FrameInfo, Happening, LabelMap
 from streamer.planes import Planes
 from streamer.stage import StageStart
-from streamer.surfaces import Surface
+from streamer.surfaces import Surface, lost
+from streamer.unfinished import Left
+from streamer.view import check_surfaces
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ class Segment(Annotator):
         self._segmenter: Segmenter | None = None
         self._memories: dict[str, Memory | None] = {}
         self._surfaces: dict[str, list[Surface]] = {}
-        self._epochs: dict[str, int] = {}
+        self._rules = tuple(self._settings.surfaces)
 
     def on_open(self) -> None:
         """Load the three engines."""
@@ -56,26 +58,33 @@ class Segment(Annotator):
                     for name, rule in settings.surfaces.items()
                 ]
         except ValueError as error:
-            if isinstance(error, EngineError):
+            if isinstance(error, EngineError | ConfigError):
                 raise
             raise ConfigError(f"segmenter: {error}") from error
+        for name, view in self.config.cameras.items():
+            check_surfaces(f"cameras.{name}", view.zones, view.lines, segmenter.classes)
 
-    def wants(self, info: FrameInfo) -> bool:
+    def wants(self, info: FrameInfo, *, anew: bool) -> bool:
         """See Annotator."""
+        del anew  # a Cadence sees for itself
         return self._cadence.takes(info)
 
     def look(self, frames: Sequence[Wanted]) -> list[Annotation]:
         """See Annotator; the cascade takes one frame at a time."""
-        return [self._label(frame.info, frame.planes) for frame in frames]
+        return [self._label(frame.info, frame.planes, anew=frame.anew) for frame in frames]
 
-    def _label(self, info: FrameInfo, planes: Planes) -> Annotation:
+    def end(self, camera: str) -> tuple[Happening, ...]:
+        """What is blocked ends with the stream."""
+        return tuple(self._forget(camera))
+
+    def broken_off(self, left: Left) -> Happening:
+        """See Annotator."""
+        name = self._rules[left.what]
+        return lost(name, self._settings.surfaces[name].surface)
+
+    def _label(self, info: FrameInfo, planes: Planes, *, anew: bool) -> Annotation:
         assert self._segmenter is not None
-        anew = info.discontinuity or self._epochs.get(info.camera) != info.epoch
-        surfaces = self._surfaces[info.camera]
-        if anew:
-            self._epochs[info.camera] = info.epoch
-            for surface in surfaces:
-                surface.forget()
+        happenings = self._forget(info.camera) if anew else []
         found = self._segmenter.segment(
             (planes.y, planes.u, planes.v),
             info.matrix,
@@ -83,10 +92,13 @@ class Segment(Annotator):
             anew,
             memory=self._memories[info.camera],
         )
-        media_s = float(info.pts_s)
-        happenings = [
-            happening for surface in surfaces for happening in surface.update(found.labels, media_s)
-        ]
+        for rule, surface in enumerate(self._surfaces[info.camera]):
+            changes = surface.update(found.labels, float(info.pts_s))
+            happenings += changes
+            if changes and surface.blocked:
+                self.unfinished.begin(info.camera, 0, rule, info.pts_ns)
+            elif changes:
+                self.unfinished.end(info.camera, 0, rule)
         self.counters["carried_permille"] = round(1000 * found.carried)
         label_map = LabelMap(
             found.width,
@@ -96,6 +108,12 @@ class Segment(Annotator):
             tuple(round(float(share), 4) for share in found.shares),
         )
         return Annotation(info, tuple(happenings), label_map=label_map)
+
+    def _forget(self, camera: str) -> list[Happening]:
+        """The camera looks elsewhere, or at nothing any more."""
+        for rule in range(len(self._rules)):
+            self.unfinished.end(camera, 0, rule)
+        return [each for surface in self._surfaces[camera] for each in surface.forget()]
 
     def on_close(self) -> None:
         """Let go of the engines."""

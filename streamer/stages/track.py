@@ -1,18 +1,32 @@
-"""Turn one camera's detections into tracks and what they do; runs in the track process."""
+"""Turn one camera's detections into tracks and what they do; runs in the track process.
+
+Where zones or lines count on some surfaces only, detections wait for what the segmenter says of
+their frame.
+"""
 
 from __future__ import annotations
+
+import time
+from collections import deque
 
 import msgspec
 import numpy as np
 
 from streamer.analytics import Analytics, Sight, Totals
-from streamer.messages import Detections, EndOfStream, Happening, PeerDown, Tracks
+from streamer.analytics.maps import Maps
+from streamer.join import Join
+from streamer.messages import Annotation, Detections, EndOfStream, Happening, PeerDown, Tracks
 from streamer.queues import Received
 from streamer.stage import Stage, StageStart
 from streamer.tracking import Detections as Boxes
 from streamer.tracking import Tracker, make_tracker
 from streamer.tracking import Tracks as Live
 
+SEGMENT = "segment"
+MAP_S = 2.0
+"""A label map holds for so long at the least, and for two of the segmenter's periods."""
+_PATIENCE = 0.5
+"""Live: of the time that encode waits for tracks, so much may be spent waiting for a map."""
 CONFUSABLE = (("car", "bus", "truck"), ("bicycle", "motorcycle"))
 """Classes that detectors mix up, so that one object may change between them."""
 _LAST_ID = 0
@@ -36,35 +50,85 @@ class Track(Stage):
         self._tracker: Tracker | None = None
         camera = start.config.cameras[self.camera]
         self._watches = bool(camera.zones or camera.lines or camera.calibration)
+        live_s = _PATIENCE * start.config.encode.deadline_s
+        kinds = [SEGMENT] if SEGMENT in start.spec.producers else []
+        self._join: Join[Received, Annotation] = Join(
+            kinds, live_s if start.live[self.camera] else None
+        )
+        segmenter = start.config.segmenter
+        self._maps = Maps(max(MAP_S, 2 / segmenter.per_s) if segmenter else MAP_S)
+        self._held: deque[tuple[int, Received]] = deque()
+        """Words of the segmenter about frames to come; our successor would need them."""
+        self._ending: Received | None = None
+        self._totals = Totals(self._ledger)
         self._analytics: Analytics | None = None
         self._labels: dict[int, str] = {}
         self._size = (0, 0)
         self._last_seq = -1
+        self._next_seq = 0
+        """The first frame that was not tracked yet."""
         self._ended = False
 
     def on_item(self, item: Received) -> None:
-        """Track one frame, or pass on that there is none."""
+        """Take in the detections of a frame, or what the segmenter says of one."""
         body = item.body
-        if isinstance(body, EndOfStream):
-            self._ended = True
-            self.forward(item, self._end())
+        if isinstance(body, Annotation):
+            self._take_map(item, body)
+        elif isinstance(body, EndOfStream) and item.producer == SEGMENT:
+            self._join.no_more_results(SEGMENT, "ended")
+            self.inbox.done(item.producer, item.number)
+        elif isinstance(body, EndOfStream):
+            self._ending = item
         elif not isinstance(body, Detections) or body.info.seq <= self._last_seq:
             self.inbox.done(item.producer, item.number)  # delivered twice after a crash
         else:
             self._last_seq = body.info.seq
-            self.forward(item, _nothing(body) if body.skipped else self._track(body))
+            self._join.add(body.info.seq, item, time.monotonic())
+        self.on_tick()
 
     def on_peer_down(self, down: PeerDown) -> None:
         """Without inference there will be no more detections."""
-        if down.final and down.stage == "infer" and not self._ended:
+        if down.final and down.stage == "infer" and self._ending is None:
+            self._ending = Received(down.stage, 0, EndOfStream(self.camera), None)
+        elif down.final and down.stage in self.spec.producers:
+            self._join.no_more_results(down.stage, "failed")
+        self.on_tick()
+
+    def on_tick(self) -> None:
+        """Track all frames that wait for nothing, or have waited long enough."""
+        now = time.monotonic()
+        while (joined := self._join.next(now)) is not None:
+            found = joined.item.body
+            assert isinstance(found, Detections)
+            answer = _nothing(found) if found.skipped else self._track(found)
+            self.forward(joined.item, answer)
+            self._give_back(found.info.seq)
+        if self._ending is not None and not self._ended and not len(self._join):
             self._ended = True
-            end = self._end()
-            for consumer in self.outbox.consumers:
-                self.outbox.send(consumer, end)
+            self._give_back(None)
+            self.forward(self._ending, self._end())
+        self.tick_at = self._join.due_s
 
     def finished(self) -> bool:
-        """All detections are tracked."""
-        return self.stopping or self._ended
+        """All detections are tracked, and nobody says anything more about them."""
+        return self.stopping or (self._ended and self._join.complete)
+
+    def _take_map(self, item: Received, said: Annotation) -> None:
+        seq = said.info.seq
+        self._maps.add(said)
+        self._join.annotate(SEGMENT, seq, said)
+        if self._ended or seq < self._next_seq:
+            self.inbox.done(item.producer, item.number)
+        else:
+            self._held.append((seq, item))
+
+    def _give_back(self, seq: int | None) -> None:
+        """What was said of frames up to this one (None: of any) is needed no more."""
+        if seq is not None:
+            self._next_seq = seq + 1
+        while self._held and (seq is None or self._held[0][0] <= seq):
+            _, item = self._held.popleft()
+            self.inbox.done(item.producer, item.number)
 
     def _end(self) -> EndOfStream:
         happenings = self._analytics.end() if self._analytics else ()
@@ -98,11 +162,11 @@ class Track(Stage):
         self, found: Detections, boxes: Boxes, tracks: Live, ended: list[int]
     ) -> list[Happening]:
         """What the tracks that are seen in this frame do; a predicted box is no evidence."""
+        if found.info.seq < self._totals.next_seq:
+            return []  # handed out again after a crash: what our predecessor told of it stands
         if self._analytics is None:
             camera = self.config.cameras[self.camera]
-            self._analytics = Analytics(
-                self.camera, camera, found.class_names, Totals(self._ledger)
-            )
+            self._analytics = Analytics(self.camera, camera, found.class_names, self._totals)
         seen = tracks.detection >= 0
         sight = Sight(
             seq=found.info.seq,
@@ -114,6 +178,7 @@ class Track(Stage):
             classes=tracks.classes[seen],
             confirmed=tracks.confirmed[seen],
             ended=np.array(ended, np.int64),
+            surfaces=self._maps.at(found.info),
         )
         return self._analytics.update(sight)
 
