@@ -9,6 +9,7 @@ from typing import get_origin
 
 import msgspec
 import pytest
+import yaml
 
 from streamer.config import (
     CameraConfig,
@@ -388,3 +389,13 @@ def test_plain_data_of_a_command_line() -> None:
     assert build_config({"cameras": {"gate": "x"}}).cameras["gate"].source == "x"
     with pytest.raises(ConfigError, match=r"^encode\.crf: expected `int` <= 63, got 99"):
         build_config({"cameras": {"gate": "x"}, "encode": {"crf": 99}})
+
+
+def test_the_readme_shows_actions_and_surfaces_as_they_are_declared() -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    block = readme.partition("tests/test_config.py -->\n```yaml\n")[2].partition("```")[0]
+    config = build_config(yaml.safe_load(block))
+    assert config.actions is not None
+    assert config.segmenter is not None
+    assert config.segmenter.surfaces["lane"].by == ("car",)
+    assert config.cameras["gate"].zones["carriageway"].on == ("road",)
