@@ -10,14 +10,19 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import msgspec
 import numpy as np
 import onnx
+import torch
 import zmq
 from infer_stage import pixels_of
 from onnx import TensorProto, helper, numpy_helper
 from samples import info_of
 
+from engines.cascade.export import export, signature_of
+from engines.cascade.model import Cascade
+from engines.cascade.model import Config as Network
 from streamer.config import Config
 from streamer.graph import build_graph
 from streamer.ledger import make_ledger
@@ -105,6 +110,31 @@ def write_flashes(
     return path
 
 
+def save_segmenter(folder: Path, *, seed: int = 0) -> Path:
+    """Write a cascade of random weights, whose labels are spread widely."""
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    net = Cascade(Network(variant="small"))
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.7, 1.4)
+            torch.nn.init.uniform_(module.bias, -0.3, 0.3)
+            module.running_var.uniform_(0.3, 0.9)
+    for stage in (net.stage1, net.stage2, net.stage3):
+        torch.nn.init.normal_(stage.head[1].weight, std=0.35)
+    export(net.eval(), folder, signature_of(net, width=128, height=96, rho=0.3))
+    return folder
+
+
+def blocks_of(seed: int, width: int = 128, height: int = 96) -> Planes:
+    """Smooth random colours."""
+    planes, random = Planes.empty(width, height), np.random.default_rng(seed)
+    for plane in (planes.y, planes.u, planes.v):
+        coarse = random.integers(16, 236, (8, 10), np.uint8)
+        plane[:] = cv2.resize(coarse, plane.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return planes
+
+
 def grey(level: int, width: int = 34, height: int = 18) -> Planes:
     """A picture of one brightness."""
     planes = Planes.empty(width, height)
@@ -127,7 +157,11 @@ class Driven:
         self.stage = self._make()
 
     def __enter__(self) -> Driven:
-        self.stage.on_open()
+        try:
+            self.stage.on_open()
+        except Exception:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

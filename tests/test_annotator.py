@@ -1,4 +1,4 @@
-"""Which frames are looked at beside inference: as many a second of media time, whatever comes."""
+"""Which frames are looked at beside inference, and what a stage that dies leaves behind."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import pytest
 from samples import info_of
 
 from streamer.annotator import Cadence
+from streamer.ledger import COUNTERS
 from streamer.messages import FrameInfo
+from streamer.unfinished import MOST, MOST_CAMERAS, Left, Unfinished
 
 
 def at(ms: int, *, camera: str = "gate", epoch: int = 1, jump: bool = False) -> FrameInfo:
@@ -50,3 +52,38 @@ def test_each_camera_has_its_own() -> None:
     assert cadence.takes(at(50, camera="yard"))
     assert not cadence.takes(at(100))
     assert cadence.takes(at(250, camera="yard"))
+
+
+def test_what_goes_on_outlives_its_process() -> None:
+    counters = [0] * COUNTERS
+    first = Unfinished(counters, ["gate", "yard"])
+    assert first.answer("gate", 4, 400) == []
+    first.begin("gate", 7, 2, 350)
+    first.begin("gate", 0, 0, 360)
+    first.begin("yard", 0, 1, 100)
+    first.end("gate", 0, 0)
+    first.end("gate", 9, 9)  # never begun
+    assert first.answer("gate", 5, 500) == []
+
+    second = Unfinished(counters, ["gate", "yard"])
+    assert second.answer("gate", 5, 500) == []  # said again, so nobody hears it
+    assert second.answer("gate", 6, 600) == [Left(7, 2, 350, 500)]
+    assert second.answer("gate", 7, 700) == []
+    assert second.drop("yard") == [Left(0, 1, 100, 0)]
+    assert second.drop("yard") == []
+
+    third = Unfinished(counters, ["gate", "yard"])
+    assert third.answer("gate", 8, 800) == []
+
+
+def test_there_is_room_for_so_many_and_no_more() -> None:
+    counters = [0] * COUNTERS
+    cameras = [str(number) for number in range(MOST_CAMERAS + 1)]
+    first = Unfinished(counters, cameras)
+    for who in range(MOST + 10):
+        first.begin("0", who, (1 << 20) - 1, who)
+    first.begin(cameras[-1], 0, 0, 0)
+    assert first.answer(cameras[-1], 0, 0) == []
+    left = Unfinished(counters, cameras).drop("0")
+    assert sorted(each.who for each in left) == list(range(MOST))
+    assert {each.what for each in left} == {(1 << 20) - 1}

@@ -45,9 +45,9 @@ class Act(Annotator):
         try:
             model = self._model = OffModel.load(settings.model, device=settings.device)
             self._observers = self._make_observers(model)
+        except EngineError as error:
+            raise type(error)(f"actions: {error}") from error
         except ValueError as error:
-            if isinstance(error, EngineError):
-                raise
             raise ConfigError(f"actions: {error}") from error
         self._classes = model.signature.classes
         if model.signature.scope != settings.scope:

@@ -57,9 +57,9 @@ class Segment(Annotator):
                     Surface(name, rule, segmenter.classes)
                     for name, rule in settings.surfaces.items()
                 ]
+        except EngineError as error:
+            raise type(error)(f"segmenter: {error}") from error
         except ValueError as error:
-            if isinstance(error, EngineError | ConfigError):
-                raise
             raise ConfigError(f"segmenter: {error}") from error
         for name, view in self.config.cameras.items():
             check_surfaces(f"cameras.{name}", view.zones, view.lines, segmenter.classes)
