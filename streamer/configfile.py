@@ -19,6 +19,7 @@ from streamer.sources.redact import redact
 from streamer.strict import NAME_PATTERN, Strict
 
 if TYPE_CHECKING:
+    from yaml import SafeLoader
     from yaml.nodes import Node
 
 T = TypeVar("T")
@@ -34,8 +35,9 @@ def load_config(path: str | Path) -> Config:
 
     try:
         text = Path(path).read_text(encoding="utf-8")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
+        loader = _loader()
+        root = yaml.compose(text, Loader=loader)
+        data = yaml.load(text, Loader=loader)  # noqa: S506 - it is a SafeLoader
         _refuse_duplicates(root, str(path))
     except OSError as error:
         raise ConfigError(f"{path}: can't be read: {error.strerror}; check the path") from error
@@ -53,6 +55,22 @@ def load_config(path: str | Path) -> Config:
     except ConfigError as error:
         where_path = tuple(str(error).partition(":")[0].split("."))
         raise ConfigError(f"{path}:{_line_of(root, where_path)}: {error}") from error
+
+
+def _loader() -> type[SafeLoader]:
+    """YAML as people know it: only true and false are truth values, `on` and `no` are words."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.yaml_implicit_resolvers = {
+        first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:bool"]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    truth = re.compile("true|True|TRUE|false|False|FALSE")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:bool", truth, list("tTfF"))
+    return Loader
 
 
 def build_config(data: object) -> Config:

@@ -9,7 +9,6 @@ from typing import get_origin
 
 import msgspec
 import pytest
-import yaml
 
 from streamer.config import (
     CameraConfig,
@@ -391,11 +390,24 @@ def test_plain_data_of_a_command_line() -> None:
         build_config({"cameras": {"gate": "x"}, "encode": {"crf": 99}})
 
 
-def test_the_readme_shows_actions_and_surfaces_as_they_are_declared() -> None:
+def test_the_readme_shows_actions_and_surfaces_as_they_are_declared(tmp_path: Path) -> None:
     readme = (Path(__file__).parent.parent / "README.md").read_text()
     block = readme.partition("tests/test_config.py -->\n```yaml\n")[2].partition("```")[0]
-    config = build_config(yaml.safe_load(block))
+    (tmp_path / "scene.yaml").write_text(block)
+    config = load_config(tmp_path / "scene.yaml")
     assert config.actions is not None
+    assert (config.actions.on, config.actions.off) == (0.6, 0.4)
     assert config.segmenter is not None
     assert config.segmenter.surfaces["lane"].by == ("car",)
     assert config.cameras["gate"].zones["carriageway"].on == ("road",)
+
+
+def test_only_true_and_false_are_truth_values(tmp_path: Path) -> None:
+    (tmp_path / "scene.yaml").write_text(
+        "cameras: {no: {source: off, overlay: false}, yes: {source: y, overlay: True}}"
+    )
+    cameras = load_config(tmp_path / "scene.yaml").cameras
+    assert {name: (c.source, c.overlay) for name, c in cameras.items()} == {
+        "no": ("off", False),
+        "yes": ("y", True),
+    }
