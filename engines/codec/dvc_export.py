@@ -1,7 +1,11 @@
-"""Turn a `dvc` network into the graphs and integer tables of a model folder; offline."""
+"""Turn a `dvc` network into the graphs and integer tables of a model folder; offline.
+
+python -m engines.codec.dvc_export --run RUN --out MODEL
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
@@ -10,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from engines.codec.dvc import SYMBOL_LIMIT, DvcCodec, InterCodec, ResidualCodec
+from engines.codec.checkpoint import load_average
+from engines.codec.dvc import CONFIGS, SYMBOL_LIMIT, DvcCodec, InterCodec, ResidualCodec
 from engines.codec.export import (
     density_counts,
     export_graph,
@@ -141,3 +146,21 @@ def _export_integers(codec: DvcCodec, folder: Path) -> None:
                 whole = torch.round(tensor * FIXED_POINT).to(torch.int32)
                 arrays[f"{kind}/{number}/{name}"] = whole.numpy()
     np.savez_compressed(folder / ENTROPY_FILE, **arrays)  # type: ignore[arg-type]
+
+
+def main() -> None:
+    """Export the averaged weights of a run."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", type=Path, required=True, help="folder of checkpoints")
+    parser.add_argument("--width", choices=tuple(CONFIGS), default="narrow")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    codec = DvcCodec(CONFIGS[options.width])
+    step = load_average(options.run, codec)
+    export_dvc(codec, options.out)
+    size = sum(f.stat().st_size for f in options.out.iterdir())
+    print(f"{options.out}: step {step}, {size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main()
