@@ -10,7 +10,6 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import cv2
 import msgspec
 import numpy as np
 import onnx
@@ -110,8 +109,8 @@ def write_flashes(
     return path
 
 
-def save_segmenter(folder: Path, *, seed: int = 0) -> Path:
-    """Write a cascade of random weights, whose labels are spread widely."""
+def save_segmenter(folder: Path, *, seed: int = 1) -> Path:
+    """Write a cascade of random weights, whose labels change with the brightness."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     net = Cascade(Network(variant="small"))
@@ -124,15 +123,6 @@ def save_segmenter(folder: Path, *, seed: int = 0) -> Path:
         torch.nn.init.normal_(stage.head[1].weight, std=0.35)
     export(net.eval(), folder, signature_of(net, width=128, height=96, rho=0.3))
     return folder
-
-
-def blocks_of(seed: int, width: int = 128, height: int = 96) -> Planes:
-    """Smooth random colours."""
-    planes, random = Planes.empty(width, height), np.random.default_rng(seed)
-    for plane in (planes.y, planes.u, planes.v):
-        coarse = random.integers(16, 236, (8, 10), np.uint8)
-        plane[:] = cv2.resize(coarse, plane.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    return planes
 
 
 def grey(level: int, width: int = 34, height: int = 18) -> Planes:
