@@ -16,7 +16,7 @@ from engines.cascade.runtime import Segmenter
 
 MS = 1_000_000
 WHOLE = Placement(WIDTH, HEIGHT)
-IMPATIENT = CarryOptions(stale=0, refresh_s=10)
+IMPATIENT = CarryOptions(stale=0, refresh_s=10, local=0.1)
 
 
 def still(level: int = 90) -> NDArray[np.uint8]:
@@ -55,8 +55,17 @@ def test_slow_change_adds_up() -> None:
     assert chosen[7]
 
 
+def test_with_more_than_local_change_everything_is_labelled_anew() -> None:
+    carry = Carry(CarryOptions(stale=0, local=1 / 48), 16)
+    carry.choose(still(), WHOLE, 0)
+    picture = moved(2, 3)
+    assert carry.choose(picture, WHOLE, 40 * MS).sum() == 1
+    picture[:, :16, :32] = 200
+    assert carry.choose(picture, WHOLE, 80 * MS).all()
+
+
 def test_little_change_waits_but_not_for_ever() -> None:
-    carry = Carry(CarryOptions(stale=0.1, stale_s=0.1, refresh_s=10), 16)
+    carry = Carry(CarryOptions(stale=0.1, stale_s=0.1, refresh_s=10, local=0.1), 16)
     carry.choose(still(), WHOLE, 0)
     chosen = [carry.choose(moved(1, 1), WHOLE, ms * MS).sum() for ms in (40, 80, 120, 160, 200)]
     assert chosen == [0, 0, 0, 1, 0]
@@ -90,7 +99,9 @@ def test_everything_is_refreshed_now_and_then() -> None:
     assert chosen == [True, False, False, True, False, False]
 
 
-@pytest.mark.parametrize("wrong", [{"stale": 1.0}, {"cut": 0.0}, {"gap_s": 0.0}, {"threshold": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"stale": 1.0}, {"local": 2.0}, {"cut": 0.0}, {"gap_s": 0.0}, {"threshold": -1}]
+)
 def test_options_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="carry: threshold and stale_s must be 0 or more"):
         CarryOptions(**wrong)
