@@ -80,7 +80,7 @@ NANO = RtConfig(
 )
 SMALL = RtConfig(
     name="rt-small",
-    channels=152,
+    channels=144,
     latents=192,
     hyper=32,
     prior=96,
