@@ -52,6 +52,8 @@ class Options:
     lr: float = 2e-3
     weight_decay: float = 0.03
     balance: float = BALANCE
+    agree: float = 0.5
+    """Weight of the first stages' disagreement with the last."""
     bf16: bool = False
     compiled: bool = False
     device: str = "cpu"
@@ -128,6 +130,25 @@ def stage_losses(outputs: Outputs, target: Tensor, weights: Tensor) -> tuple[Ten
     return tuple(losses)
 
 
+def disagreement(outputs: Outputs) -> Tensor:
+    """Cross entropy of stages 1 and 2 with the last stage, which they are to foresee, where it ran.
+
+    Blocks that leave early then get the labels that they would have got in the end.
+    """
+    last = outputs.logits[2].detach().float()
+    wanted = last.softmax(dim=1)
+    if outputs.ran[1] is not None:
+        wanted = wanted * spread(outputs.ran[1], last.shape[2] // outputs.ran[1].shape[2])
+    total = last.new_zeros(())
+    for logits in outputs.logits[:2]:
+        enlarged = F.interpolate(
+            logits.float(), size=last.shape[2:], mode="bilinear", align_corners=False
+        )
+        entropy = -(wanted * enlarged.log_softmax(dim=1)).sum()
+        total = total + entropy / wanted.sum().clamp(min=1.0)
+    return total
+
+
 def train(packs: Packs, run: Path, options: Options, config: Config, trunk: Path | None) -> None:
     """Train until the minutes are over, from the last checkpoint in `run` where there is one."""
     device = torch.device(options.device)
@@ -163,14 +184,15 @@ def train(packs: Packs, run: Path, options: Options, config: Config, trunk: Path
             outputs = forward(planes, options.rule) if cascading else forward(planes)
         losses = stage_losses(outputs, target.to(device), weights)
         optimizer.zero_grad(set_to_none=True)
-        sum(w * loss for w, loss in zip(STAGE_WEIGHTS, losses, strict=True)).backward()
+        loss = sum(w * each for w, each in zip(STAGE_WEIGHTS, losses, strict=True))
+        (loss + options.agree * disagreement(outputs)).backward()
         nn.utils.clip_grad_norm_(net.parameters(), 5.0)
         optimizer.step()
         step += 1
         average.update(net, step)
         now = time.monotonic()
         if now - logged >= _LOG_S:
-            parts = " ".join(f"{loss.item():.3f}" for loss in losses)
+            parts = " ".join(f"{each.item():.3f}" for each in losses)
             rate = (step - first) * options.batch / (now - logged)
             kind = "cascade" if cascading else "deep"
             _log(run, f"step {step} min {spent_s / 60:.1f} {kind} {parts} pictures/s {rate:.1f}")
@@ -282,6 +304,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--size", default="352x288", help="of the crops")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--balance", type=float, default=BALANCE, help="above 1; less helps rare")
+    parser.add_argument("--agree", type=float, default=0.5, help="of early stages with the last")
     parser.add_argument("--bf16", action="store_true", default=cuda, help="on processors with AMX")
     parser.add_argument("--compile", action="store_true", default=cuda, help="minutes, then faster")
     parser.add_argument("--threads", type=int, default=1)
@@ -300,6 +323,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             size=(width, height),
             lr=options.lr,
             balance=options.balance,
+            agree=options.agree,
             bf16=options.bf16,
             compiled=options.compile,
             device="cuda" if cuda else "cpu",

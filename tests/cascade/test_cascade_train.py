@@ -107,6 +107,19 @@ def test_a_stage_is_only_taught_where_it_ran() -> None:
     assert nothing[1] == 0
 
 
+def test_early_stages_are_to_foresee_the_last() -> None:
+    sure = torch.zeros(1, 2, 8, 8)
+    sure[:, 0] = 9
+    left = torch.zeros(1, 1, 2, 2, dtype=torch.bool)
+    left[..., 0] = True
+    opposite = sure.clone()
+    opposite[..., 4:] = sure.flip(1)[..., 4:]  # the right half says something else
+    everywhere = train.disagreement(Outputs((opposite, opposite, sure), (None, None)))
+    where_it_ran = train.disagreement(Outputs((opposite, opposite, sure), (left, left)))
+    assert float(everywhere) == pytest.approx(9, abs=0.1)
+    assert float(where_it_ran) < 0.1
+
+
 def test_training_learns_saves_and_goes_on(run: Path, packed: Path) -> None:
     state = torch.load(run / "checkpoint.pt", weights_only=True)
     assert state["step"] > 0
