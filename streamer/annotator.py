@@ -151,8 +151,9 @@ class Annotator(Stage):
         self.tick_at = now if ready else due_s
 
     def finished(self) -> bool:
-        """All cameras have ended."""
-        return self.stopping or not self._open
+        """All cameras have ended, and nobody has anything to say about their frames."""
+        heard = all(join.complete for join in self._joins.values())
+        return self.stopping or (heard and not self._open and not any(self._held.values()))
 
     def _take_frame(self, item: Received, frame: Frame) -> None:
         info = frame.info

@@ -223,9 +223,23 @@ def test_people_that_were_not_looked_for_are_not_waited_for(person_model: Path) 
         )
         assert [each.info.pts for each in act.annotations()] == [0]
         act.frame(at_ms(120), two_people(BRIGHT, DARK))
-        act.end("track.gate")
         act.end("decode.gate")
+        assert [each.info.pts for each in act.annotations()] == [0]
+        act.end("track.gate")
         assert [each.info.pts for each in act.annotations()] == [0, 120]
+        assert act.stage.finished()
+
+
+def test_tracks_may_come_when_all_frames_are_done(person_model: Path) -> None:
+    with Driven(Act, config_of(person_model, scope="track"), name="act") as act:
+        act.frame(at_ms(0), two_people(BRIGHT, DARK))
+        act.take("track.gate", people(0, 1))
+        act.frame(at_ms(40), two_people(BRIGHT, DARK))
+        act.end("decode.gate")
+        assert not act.stage.finished()  # or they would count as lost
+        number = act.take("track.gate", people(40, 1))
+        assert ("track.gate", number) in act.given_back
+        act.end("track.gate")
         assert act.stage.finished()
 
 
