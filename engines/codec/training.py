@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -107,7 +108,9 @@ def compile_if(wanted: bool, function: Networks) -> Networks:
     """Compile a function for each shape that it is called with, or leave it as it is."""
     if not wanted:
         return function
-    torch._dynamo.config.cache_size_limit = VARIANTS
+    settings = torch._dynamo.config
+    renamed = hasattr(settings, "recompile_limit")
+    setattr(settings, "recompile_limit" if renamed else "cache_size_limit", VARIANTS)
     compiled: Networks = torch.compile(function, dynamic=False)
     return compiled
 
@@ -201,6 +204,7 @@ def run(trainer: Trainer, options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
+    cv2.setNumThreads(1)  # --workers says how many draw
     options.out.mkdir(parents=True, exist_ok=True)
     load_checkpoint(options.out, trainer)
     if options.rewind is not None:
