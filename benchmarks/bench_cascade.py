@@ -73,6 +73,7 @@ def frames(
         "pictures": len(pictures),
         "tuned": plain(ours),
         "dense": plain(dense),
+        "per_class": [round(float(score), 4) for score in ours.scores.per_class()],
         "by_rho": [plain(row) for row in rows[1 : len(RHOS) + 1]],
         "by_share": [plain(row) for row in rows[len(RHOS) + 1 :]],
         "shorter_dense": [plain(row) for row in shorter],

@@ -35,7 +35,8 @@ class LabelMap:
     """Labels of one frame.
 
     width, height: of the map, which covers the whole frame, whatever size that has.
-    labels: (height, width) uint8, indices into the segmenter's classes.
+    labels: (height, width) uint8, indices into the segmenter's classes; not to be written to, for
+        the next frame may carry them.
     shares: (classes,) float32, of the map's area; they sum to 1.
     decided: share of the blocks whose labels stage 1, 2 and 3 gave for this frame.
     carried: share of the blocks whose labels are those of an earlier frame; all four sum to 1.
@@ -241,6 +242,7 @@ class Segmenter:
         self.stages.stage_of[...] = _CARRIED
         self.stages.run(self._input, wanted)
         labels = best_labels(self.stages.logits, at, STRIDE, self.out_stride)
+        labels.setflags(write=False)
         counts = np.bincount(labels.reshape(-1), minlength=len(self.classes))
         by = np.bincount(self.stages.stage_of[content], minlength=len(_BY_STAGE) + 1)
         first, second, third = (float(by[stage] / by.sum()) for stage in _BY_STAGE)
