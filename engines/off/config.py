@@ -48,12 +48,12 @@ class Config:
     levels: tuple[Level, ...]
     backbone: BackboneName = "mobilenet_v3_large"
     backbone_width: float = 0.5
-    width: int = 224
-    height: int = 128
+    width: int = 320
+    height: int = 192
     modality: Modality = "rgb"
     stack: int = 1
     """Consecutive differences in one input of modality diff."""
-    temporal: int = 32
+    temporal: int = 40
     """Maps of Ft in each unit."""
     spatial: int = 16
     """Maps of the spatial gradient in each unit."""
@@ -62,6 +62,9 @@ class Config:
     """In the sub-network; the published one has none."""
     peak: bool = True
     """Heads see the largest value beside the mean: a small fight in a large scene counts."""
+    energy: bool = True
+    """Heads also see how strong Ft is, as a logarithm: how much moves says much about a fight, and
+    is learned from few clips."""
     dropout: float = 0.5
     rgb_weight: float = 1.0
     """Of the backbone's own score in the fused one."""
@@ -105,11 +108,12 @@ class Config:
             gradient="released",
             batch_norm=False,
             peak=False,
+            energy=False,
             dropout=0.8,
         )  # fmt: skip
 
     @classmethod
-    def small(cls, classes: int, *, width: int = 224, height: int = 128) -> Config:
+    def small(cls, classes: int, *, width: int = 320, height: int = 192) -> Config:
         """For edge devices: units at strides 8, 16 and 32 of a MobileNet."""
         return cls(
             classes,
@@ -120,6 +124,7 @@ class Config:
             ),
             width=width,
             height=height,
+            rgb_weight=0.25,
         )
 
     def with_levels(self, strides: Sequence[str]) -> Config:

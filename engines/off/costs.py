@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--rounds", type=int, default=60)
-    parser.add_argument("--size", default="224x128")
+    parser.add_argument("--size", default="320x192")
     parser.add_argument("--device", default="openvino:cpu")
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     options = parser.parse_args(argv)

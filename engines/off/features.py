@@ -129,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("backbone", help="run of engines.off.pretrain, or random")
     parser.add_argument("out", type=Path)
     parser.add_argument("--variants", type=int, default=5)
-    parser.add_argument("--size", default="224x128")
+    parser.add_argument("--size", default="320x192")
     parser.add_argument("--modality", default="rgb", choices=("rgb", "diff"))
     options = parser.parse_args(argv)
     torch.set_num_threads(1)

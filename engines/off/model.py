@@ -20,6 +20,8 @@ from engines.off.config import Block, Config, Gradient, Level
 
 _DIFFERENCE_GAIN = 3.0
 """Differences of pictures are about so much smaller than pictures."""
+_SILENCE = 1e-2
+"""Strength of OFF maps below which all is still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,33 +119,50 @@ class Residual(nn.Module):  # type: ignore[misc]
 
 
 class Head(nn.Module):  # type: ignore[misc]
-    """Map -> one logit for each class."""
+    """Map -> one logit for each class; how strong Ft is speaks on its own where it is asked for."""
 
-    def __init__(self, channels: int, config: Config, *, pool_first: bool = False) -> None:
+    def __init__(
+        self, channels: int, config: Config, *, pool_first: bool = False, strengths: int = 0
+    ) -> None:
         super().__init__()
         self.pool_first, self.peak = pool_first, config.peak
         self.dropout = nn.Dropout(config.dropout)
         self.linear = nn.Linear(channels * (2 if config.peak else 1), config.classes)
+        self.strength = nn.Linear(2 * strengths, config.classes) if strengths else None
         nn.init.normal_(self.linear.weight, std=0.01)
         nn.init.zeros_(self.linear.bias)
+        if self.strength is not None:
+            nn.init.normal_(self.strength.weight, std=0.01)
+            nn.init.zeros_(self.strength.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, change: Tensor | None = None) -> Tensor:
         if self.pool_first:
             x = F.max_pool2d(x, 3, 2, ceil_mode=True)
         pooled = x.mean((2, 3))
         if self.peak:
             pooled = torch.cat([pooled, x.amax((2, 3))], dim=1)
-        return self.linear(self.dropout(pooled))
+        logits = self.linear(self.dropout(pooled))
+        if self.strength is None:
+            return logits
+        assert change is not None
+        return logits + self.strength(strengths_of(change))
+
+
+def strengths_of(change: Tensor) -> Tensor:
+    """Logarithms of the mean and of the largest |Ft| of each channel: (N, C, h, w) -> (N, 2C)."""
+    size = change.abs()
+    both = torch.cat([size.mean((2, 3)), size.amax((2, 3))], dim=1)
+    return (both + _SILENCE).log()
 
 
 class SubLevel(nn.Module):  # type: ignore[misc]
     """One level of the sub-network: [units, level before] -> map, logits."""
 
-    def __init__(self, fan_in: int, level: Level, config: Config) -> None:
+    def __init__(self, off: int, above: int, level: Level, config: Config) -> None:
         super().__init__()
         norm = config.batch_norm
         self.entry = nn.Sequential(
-            conv(fan_in, level.channels, level.kernel, stride=level.stride, batch_norm=norm),
+            conv(off + above, level.channels, level.kernel, stride=level.stride, batch_norm=norm),
             nn.ReLU(inplace=True),
         )
         channels, blocks = level.channels, []
@@ -151,12 +170,16 @@ class SubLevel(nn.Module):  # type: ignore[misc]
             blocks.append(Residual(channels, block, batch_norm=norm))
             channels = block.out
         self.blocks = nn.Sequential(*blocks)
-        self.head = Head(channels, config, pool_first=level.pool_first)
-        self.channels = channels
+        strengths = len(level.taps) * config.temporal if config.energy else 0
+        self.head = Head(channels, config, pool_first=level.pool_first, strengths=strengths)
+        self.channels, self.spatial = channels, config.spatial
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.blocks(self.entry(x))
-        return x, self.head(x)
+    def forward(self, units: Sequence[Tensor], above: Tensor | None) -> tuple[Tensor, Tensor]:
+        inputs = list(units) if above is None else [*units, above]
+        x = self.blocks(self.entry(torch.cat(inputs, dim=1)))
+        if self.head.strength is None:
+            return x, self.head(x)
+        return x, self.head(x, torch.cat([unit[:, self.spatial :] for unit in units], dim=1))
 
 
 class OffNet(nn.Module):  # type: ignore[misc]
@@ -189,8 +212,8 @@ class OffNet(nn.Module):  # type: ignore[misc]
         self.units = nn.ModuleList(OffUnit(taps[name].channels, config) for name in used)
         levels, channels = [], 0
         for level in config.levels:
-            fan_in = len(level.taps) * (config.spatial + config.temporal) + channels
-            levels.append(SubLevel(fan_in, level, config))
+            off = len(level.taps) * (config.spatial + config.temporal)
+            levels.append(SubLevel(off, channels, level, config))
             channels = levels[-1].channels
         self.levels = nn.ModuleList(levels)
         self.rgb_head = Head(self.backbone.taps[-1].channels, config)
@@ -334,11 +357,10 @@ class OffNet(nn.Module):  # type: ignore[misc]
         logits, used = [], 0
         above: Tensor | None = None
         for level, layer in zip(self.config.levels, self.levels, strict=True):
-            inputs = list(units[used : used + len(level.taps)])
+            of_level = units[used : used + len(level.taps)]
             used += len(level.taps)
-            if above is not None:
-                inputs.append(above)  # of the same size: every stride rounds up
-            above, out = layer(torch.cat(inputs, dim=1))
+            # the level above is of the same size, also an odd one: every stride rounds up
+            above, out = layer(of_level, above)
             logits.append(out)
         return logits
 

@@ -34,7 +34,7 @@ from streamer.sources.uri import open_source
 U8 = NDArray[np.uint8]
 
 RATE = 16.0
-FRAME_SIZE = (256, 144)
+FRAME_SIZE = (320, 192)
 CROP_SIZE = 128
 FIGHT_CLASSES = ("normal", "fight")
 STREET_CLASSES = ("walk", "run", "wave", "fall", "stand")

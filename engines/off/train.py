@@ -29,7 +29,8 @@ from engines.off.augment import augmented_clip, jittered_index
 from engines.off.features import Variant, load_variants
 from engines.off.model import OffNet
 from engines.off.shards import Pack
-from engines.off.weights import initial_net
+from engines.off.warm import clip_strengths, standardise_units, warm_start
+from engines.off.weights import initial_net, load_net, save_net
 
 Step = Literal["rgb", "off"]
 Int = NDArray[np.int64]
@@ -46,7 +47,7 @@ class Options:
     """Pairs of following samples that are drawn from each clip."""
     span: int | None = None
     """Samples that they lie within, all of one label; None is the whole clip."""
-    lr: float = 2e-3
+    lr: float = 1e-3
     weight_decay: float = 0.05
     smoothing: float = 0.1
     bf16: bool = False
@@ -230,6 +231,15 @@ def consensus(net: OffNet, step: Step, inputs: list[Tensor] | Tensor, device: st
     return [x.mean(1).unflatten(0, (clips, segments)).mean(1) for x in pairs]
 
 
+def begun(run: Path, step: Step) -> bool:
+    """Whether the last checkpoint of a run is of this step."""
+    path = run / "checkpoint.pt"
+    if not path.exists():
+        return False
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return bool(state["step"] == step)
+
+
 def class_weights(pack: Pack) -> Tensor:
     """Weight of each class in the loss: halfway, as a ratio, to making all count the same."""
     counts = np.bincount(pack.label[pack.label >= 0], minlength=len(pack.classes))
@@ -285,7 +295,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("step", choices=("rgb", "off"))
     parser.add_argument("--init", default="random", help="run of engines.off.pretrain")
     parser.add_argument("--features", type=Path, help="maps by engines.off.features")
-    parser.add_argument("--size", default="224x128")
+    parser.add_argument("--size", default="320x192")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--span", type=int, help="samples of one label, for clips of several")
     parser.add_argument("--device", default="cpu")
@@ -297,11 +307,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     pack = Pack.load(options.pack)
     width, height = (int(n) for n in options.size.split("x"))
     net = initial_net(options.init, len(pack.classes), (width, height))
-    examples: Examples
+    examples: Cached | Pictures
     if options.features:
         examples = Cached(load_variants(options.features))
     else:
         examples = Pictures(pack, (width, height), net.config.lag)
+    if isinstance(examples, Cached) and options.step == "off" and not begun(options.run, "off"):
+        if begun(options.run, "rgb"):
+            net = load_net(options.run / "checkpoint.pt")
+        standardise_units(net, examples.variants[0], seed=0)
+        if options.span is None:
+            strengths = [clip_strengths(net, variant) for variant in examples.variants]
+            labels = torch.from_numpy(pack.clip_labels().astype(np.int64))
+            warm_start(net, strengths, labels, np.arange(len(pack)))
+        save_net(net, options.run / "checkpoint.pt", step="rgb")
     history = fit(
         net,
         options.step,

@@ -89,9 +89,9 @@ def _load_npz(path: Path) -> Backbone:
     return backbone
 
 
-def save_net(net: OffNet, path: Path) -> None:
-    """Write weights and configuration."""
-    torch.save({"config": asdict(net.config), "net": net.state_dict()}, path)
+def save_net(net: OffNet, path: Path, step: str = "") -> None:
+    """Write weights and configuration, and what step of training they come from."""
+    torch.save({"config": asdict(net.config), "net": net.state_dict(), "step": step}, path)
 
 
 def load_net(path: Path) -> OffNet:

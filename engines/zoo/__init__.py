@@ -12,7 +12,7 @@ __all__ = ["SHIPPED", "find_codec", "find_model", "models_folder"]
 SHIPPED = {
     "street": "street.onnx",
     "street-check": "street-check.onnx",
-    "fight_alarm": "off/fight_alarm.onnx",
+    "fight": "off/fight.onnx",
     "street_actions": "off/street_actions.onnx",
 }
 """Name of each shipped network and its file in this folder."""
