@@ -42,7 +42,7 @@ class RateControl(Protocol):
         Args:
             position: frames since the intra frame.
             quality: that it was coded with, its offset included.
-            size_bytes: of its payload.
+            size_bytes: of its payload; 0 if it repeats the picture before.
             seconds: of media time since the frame before.
         """
 
@@ -102,6 +102,8 @@ class TargetRate:
         limit = self._bytes_per_s * HORIZON_S
         self._credit += self._bytes_per_s * seconds - size_bytes
         self._credit = max(-limit, min(limit, self._credit))
+        if not size_bytes:
+            return  # a repetition says nothing of what a picture costs
         offset = quality_offset(position)
         cost = math.log(max(size_bytes, 1))
         self._learn_slope(offset, quality, cost)

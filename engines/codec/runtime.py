@@ -5,7 +5,7 @@ Networks give means and features, whose last digits differ between machines; the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,10 @@ class RtState:
     """Frames since the intra frame."""
     emphasis: I32
     """(h/16, w/16) that was added to the quality of each block of the last frame."""
+    quality: int
+    """Of the last frame that was no repetition."""
+    picture: Picture
+    """The source of the last frame in an encoder, what became of it in a decoder."""
 
 
 class RtRuntime(Codec[RtState]):
@@ -90,11 +94,11 @@ class RtRuntime(Codec[RtState]):
     ) -> tuple[Pack, RtState]:
         """Code one picture. See base.Codec."""
         check_quality(quality, self.qualities)
+        added = _padded(emphasis, *frame.y.shape)
+        if state is not None and _is_repetition(frame, quality, added, state):
+            return bytes, replace(state, position=state.position + 1)
         kind, memory, position = self._begin(state)
         blocks = _blocks_of(frame)
-        added = np.zeros((blocks.shape[2] // 2, blocks.shape[3] // 2), np.int32)
-        if emphasis is not None:
-            added[: emphasis.shape[0], : emphasis.shape[1]] = emphasis
         qualities = self._qualities(quality, added)
         inputs: dict[str, Array] = {"blocks": blocks, "quality": qualities[None].astype(np.int64)}
         if memory is not None:
@@ -110,13 +114,16 @@ class RtRuntime(Codec[RtState]):
             writer.write(q, self._index(kind, z, state, qualities), self._y_tables)
             return writer.finish()
 
-        return pack, _next_state(out, q, kind, position, added)
+        source = Picture(np.array(frame.y), np.array(frame.u), np.array(frame.v))
+        return pack, _next_state(out, q, kind, position, added, quality, source)
 
     def decompress(
         self, payload: bytes, state: RtState | None, *, width: int, height: int, quality: int
     ) -> tuple[Picture, RtState]:
         """Draw one picture. See base.Codec."""
         check_quality(quality, self.qualities)
+        if state is not None and not payload:
+            return state.picture, replace(state, position=state.position + 1)
         kind, memory, position = self._begin(state)
         q, z, added = self.parse(payload, state, width=width, height=height, quality=quality)
         inputs: dict[str, Array] = {
@@ -127,15 +134,16 @@ class RtRuntime(Codec[RtState]):
         if memory is not None:
             inputs["memory"] = memory
         out = self._graphs.run(f"decode_{kind}", inputs)
-        return (
-            _picture_of(out["blocks"][0], width, height),
-            _next_state(out, q, kind, position, added),
-        )
+        picture = _picture_of(out["blocks"][0], width, height)
+        return picture, _next_state(out, q, kind, position, added, quality, picture)
 
     def parse(
         self, payload: bytes, state: RtState | None, *, width: int, height: int, quality: int
     ) -> tuple[I32, I32, I32]:
-        """Symbols q and z of a frame and its emphasis; needs no network, and no memory."""
+        """Symbols q and z of a frame and its emphasis; needs no network, and no memory.
+
+        A repetition has none: its payload is empty.
+        """
         kind = "intra" if state is None else "inter"
         rows, columns = -(-height // ALIGNMENT), -(-width // ALIGNMENT)
         reader = FrameReader(payload, where=f"{self.name} {kind} frame")
@@ -170,9 +178,38 @@ class RtRuntime(Codec[RtState]):
         self._graphs.close()
 
 
-def _next_state(out: dict[str, F32], q: I32, kind: str, position: int, emphasis: I32) -> RtState:
+def _next_state(
+    out: dict[str, F32],
+    q: I32,
+    kind: str,
+    position: int,
+    emphasis: I32,
+    quality: int,
+    picture: Picture,
+) -> RtState:
     magnitudes = None if kind == "intra" else np.minimum(np.abs(q), MAGNITUDE_LIMIT)
-    return RtState(out["next_memory"], magnitudes, position, emphasis)
+    return RtState(out["next_memory"], magnitudes, position, emphasis, quality, picture)
+
+
+def _is_repetition(frame: Planes420, quality: int, emphasis: I32, state: RtState) -> bool:
+    """True if the decoder has this very picture, at this quality or a better one."""
+    before = state.picture
+    return (
+        quality <= state.quality
+        and np.array_equal(emphasis, state.emphasis)
+        and all(
+            np.array_equal(one, other)
+            for one, other in ((frame.y, before.y), (frame.u, before.u), (frame.v, before.v))
+        )
+    )
+
+
+def _padded(emphasis: NDArray[np.int8] | None, height: int, width: int) -> I32:
+    """Emphasis of each block of the padded picture."""
+    added = np.zeros((4 * -(-height // ALIGNMENT), 4 * -(-width // ALIGNMENT)), np.int32)
+    if emphasis is not None:
+        added[: emphasis.shape[0], : emphasis.shape[1]] = emphasis
+    return added
 
 
 def _blocks_of(frame: Planes420) -> F32:

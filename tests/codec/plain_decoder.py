@@ -141,8 +141,8 @@ class Frame:
     quality: int
     pts: int
     capture_ns: int
-    z: np.ndarray
-    q: np.ndarray
+    z: np.ndarray | None
+    q: np.ndarray | None
     emphasis: np.ndarray
 
 
@@ -182,6 +182,9 @@ def read_file(path: Path, folder: Path) -> tuple[dict[str, object], list[Frame],
         if kind == 1:
             pts, capture = pts + frames[-1].pts, capture + frames[-1].capture_ns
             assert sequence != 0
+        if kind == 1 and not payload:
+            frames.append(Frame(False, quality, pts, capture, None, None, emphasis))
+            continue
         word = "intra" if kind == 0 else "inter"
         parts = Payload(payload)
         plain = np.zeros((4 * rows, 4 * columns), np.int64)

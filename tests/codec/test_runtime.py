@@ -260,17 +260,58 @@ def test_emphasis_moves_bits_to_where_it_is():
 
 
 def test_emphasis_that_stays_costs_nothing():
-    picture = moving_pictures(1, 64, 64)[0]
+    pictures = moving_pictures(3, 64, 64)
     spot = np.zeros((4, 4), np.int8)
     spot[1, 1:3] = 20
     codec, state = runtime(), None
     changed = []
-    for _ in range(3):
+    for picture in pictures:
         payload, state = codec.compress(picture, state, quality=0, emphasis=spot)
         side = VarintReader(payload, where="test")
         side.unsigned()  # its length
         changed.append(side.unsigned())
     assert changed == [2, 0, 0]
+
+
+def test_a_picture_that_stays_is_repeated_for_nothing(tmp_path):
+    first, second = moving_pictures(2, WIDTH, HEIGHT)
+    shown = [first] * 5 + [second] + [first] * 2
+    codec = runtime(refresh=2)
+    header = Header("rt-tiny", codec.model_hash, WIDTH, HEIGHT, Fraction(1, 25), 96, 2)
+    with (
+        LvcWriter(tmp_path / "a.lvc", header) as writer,
+        Recorder(codec, writer, quality=11) as recorder,
+    ):
+        for i, picture in enumerate(shown):
+            recorder.add(picture, pts=i, capture_ns=40_000_000 * i)
+    with LvcReader(tmp_path / "a.lvc") as reader:
+        sizes = [len(r.payload) for r in reader.records() if r.is_frame]
+    assert [bool(size) for size in sizes] == [True] + [False] * 4 + [True, True, False]
+    with LvcReader(tmp_path / "a.lvc") as reader:
+        played = list(Player(codec, reader).pictures())
+    for one in played[1:5]:
+        np.testing.assert_array_equal(one.picture.y, played[0].picture.y)
+    _, frames, _ = read_file(tmp_path / "a.lvc", tiny_model())
+    assert [frame.q is None for frame in frames] == [not size for size in sizes]
+
+
+def test_what_gets_better_or_changes_in_chroma_alone_is_no_repetition():
+    picture = moving_pictures(1, 64, 64)[0]
+    other = type(picture)(picture.y, picture.u, picture.v + 1)
+    spot = np.zeros((4, 4), np.int8)
+    spot[1, 1] = 1
+    codec = runtime()
+    _, state = codec.compress(picture, None, quality=20)
+    assert codec.compress(picture, state, quality=20)[0] == b""
+    assert codec.compress(picture, state, quality=12)[0] == b""
+    assert codec.compress(picture, state, quality=21)[0]
+    assert codec.compress(other, state, quality=20)[0]
+    assert codec.compress(picture, state, quality=20, emphasis=spot)[0]
+
+
+def test_a_repetition_needs_something_to_repeat():
+    with pytest.raises(BitstreamError, match="rt-tiny intra frame: "):
+        runtime().decompress(b"", None, width=WIDTH, height=HEIGHT, quality=20)
 
 
 def test_a_missing_or_damaged_model_is_named(tmp_path):
