@@ -179,7 +179,7 @@ class ActionsConfig(Strict, frozen=True):
     """An action begins when its score has been at least this."""
     off: Annotated[float, Meta(gt=0, lt=1)] = 0.4
     """It ends when its score has fallen below this."""
-    min_s: Annotated[float, Meta(ge=0, le=60)] = 0.5
+    min_s: Annotated[float, Meta(ge=0, le=60)] = 0.25
     """Neither begins nor ends before its score has stayed so long."""
     crops_per_s: Annotated[float, Meta(gt=0, le=10_000)] = 64.0
     """track: people looked at a second at the most, all cameras together; they take turns."""

@@ -23,6 +23,8 @@ from streamer.planes import Planes
 
 PREDICT_S = 0.6
 """For so long the boxes of the last result are moved along where newer ones are missing."""
+CAPTION_S = 1.0
+"""For so long what was said last is shown where nothing newer is said."""
 _MARGIN = 0.12
 """Of a box's size, on each side, is hidden with it."""
 _HEAD = 0.2
@@ -79,7 +81,10 @@ class Painter:
                 self._view, info.width, info.height, matrix=info.matrix
             )
         captions = dict(
-            caption for annotation in self._annotations.values() for caption in annotation.captions
+            caption
+            for annotation in self._annotations.values()
+            if 0 <= info.pts_s - annotation.info.pts_s <= CAPTION_S
+            for caption in annotation.captions
         )
         for annotation in self._annotations.values():
             if annotation.label_map is not None and self._map_opacity:

@@ -15,7 +15,8 @@ from streamer.config import Config
 from streamer.configfile import build_config
 from streamer.errors import ConfigError
 from streamer.graph import build_graph
-from streamer.messages import Tracks
+from streamer.messages import Annotation, Tracks
+from streamer.painter import Painter
 from streamer.planes import Planes
 from streamer.stages.act import Act
 
@@ -318,3 +319,29 @@ def test_persons_need_a_detector(person_model: Path) -> None:
                 "actions": {"model": str(person_model), "scope": "track"},
             }
         )
+
+
+def test_the_shipped_recognisers_fit_the_stage() -> None:
+    for model, scope in (("fight", "frame"), ("street_actions", "track")):
+        with Driven(Act, config_of(model, scope=scope), name="act") as act:
+            for ms in range(0, 1000, 40):
+                act.frame(at_ms(ms), grey(DARK, 320, 240))
+                act.take("track.gate", people(ms, 1, 2))
+            assert len(act.annotations()) == 8
+            assert "fight" not in {fields["class"] for _, fields in act.happenings()}
+
+
+def test_a_caption_does_not_outlive_who_wrote_it(scene_model: Path) -> None:
+    """The stage was given up in mid-action: the red bar goes."""
+    camera = config_of(scene_model).cameras["gate"]
+    painter = Painter("gate", camera)
+    said = Annotation(at_ms(0), captions=((0, "wild"),))
+    bars = []
+    for ms in (0, 960, 1040):
+        info = msgspec.structs.replace(at_ms(ms), width=320, height=240)
+        planes = grey(DARK, 320, 240)
+        painter.learn(info, None, {"act": said} if ms == 0 else {})
+        painter.paint(planes, info)
+        bars.append(int((planes.v > 180).sum()))
+    assert bars[0] == bars[1] > 100
+    assert bars[2] == 0

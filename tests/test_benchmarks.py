@@ -75,6 +75,16 @@ def test_pipeline_measures_a_camera(data_dir: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_annotators_measure_what_they_cost(data_dir: Path, tmp_path: Path) -> None:
+    options = ["--rounds", "1", "--seconds", "5", "--seeds", "2"]
+    document = run("annotators", *options, data=data_dir, folder=tmp_path)
+    results = document["results"]
+    assert 0 < results["both"]["part"] < 1.2
+    assert results["live"]["frames_out"] == results["live"]["frames_in"] == 125
+    assert results["delay"]["told"] > 0
+
+
+@pytest.mark.slow
 def test_startup_measures_start_stop_and_memory(data_dir: Path, tmp_path: Path) -> None:
     document = run("startup", "--rounds", "1", data=data_dir, folder=tmp_path)
     results = document["results"]

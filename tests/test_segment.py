@@ -147,3 +147,11 @@ def test_what_does_not_fit_is_one_error(model: Path, tmp_path: Path) -> None:
     view = {"zones": {"yard": {"polygon": everywhere, "on": ["lava"]}}}
     with pytest.raises(ConfigError, match=r"cameras\.gate\.zones\.yard\.on: 'lava' must be a clas"):
         opened(config_of(model, view))
+
+
+def test_the_shipped_segmenter_fits_the_stage() -> None:
+    with Driven(Segment, config_of("cascade"), name="segment") as segment:
+        play(segment, 0, 440, USUAL)
+        found = maps(segment)
+    assert len(found) == 3
+    assert {each.class_names for each in found} == {CAMVID_CLASSES}

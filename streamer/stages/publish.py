@@ -137,9 +137,12 @@ class Publish(Stage):
                 events = self._frames[body.camera].end(info, body.happenings)
                 self._add(body.camera, events, info.capture_ns)
         elif isinstance(body, EndOfStream) and body.happenings:
-            info = self._annotated[item.producer, body.camera]
-            events = self._frames[body.camera].happened(info, body.happenings)
-            self._add(body.camera, events, info.capture_ns)
+            # Its last frame may have come before us.
+            camera = body.camera
+            info = self._annotated.get((item.producer, camera)) or self._last_info.get(camera)
+            if info is not None:
+                events = self._frames[body.camera].happened(info, body.happenings)
+                self._add(body.camera, events, info.capture_ns)
         self._taken.append(item)
         if len(self._batch) >= _BATCH:
             self._flush()
