@@ -297,6 +297,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--features", type=Path, help="maps by engines.off.features")
     parser.add_argument("--size", default="320x192")
     parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--span", type=int, help="samples of one label, for clips of several")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--bf16", action="store_true")
@@ -326,7 +327,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         options.step,
         examples,
         np.arange(len(pack)),
-        Options(options.epochs, span=options.span, bf16=options.bf16, device=options.device),
+        Options(
+            options.epochs,
+            lr=options.lr,
+            span=options.span,
+            bf16=options.bf16,
+            device=options.device,
+        ),
         run=options.run,
         balance=class_weights(pack).to(options.device),
     )
