@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engines.codec.base import Picture
+from engines.codec.dvc_runtime import DvcRuntime
 from engines.codec.errors import BitstreamError
+from engines.codec.load import load_codec
 from engines.codec.player import Player
 from engines.codec.reader import LvcReader
 from engines.codec.runtime import RtRuntime
@@ -63,7 +65,7 @@ class LvcSource:
         """
         self._path, self._model, self._device = path, model, device
         self._reader: LvcReader | None = None
-        self._codec: RtRuntime | None = None
+        self._codec: RtRuntime | DvcRuntime | None = None
         self._closed = threading.Event()
         self.statistics = DecodeStatistics()
 
@@ -88,7 +90,7 @@ class LvcSource:
         header = reader.header
         try:
             folder = find_codec(self._model or header.codec)
-            self._codec = RtRuntime(
+            self._codec = load_codec(
                 folder, device=self._device, refresh_period=header.refresh_period
             )
             self._player = Player(self._codec, reader)
