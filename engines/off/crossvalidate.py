@@ -223,7 +223,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--classes", default=",".join(FIGHT_CLASSES))
     parser.add_argument("--backbone", default=str(SHIPPED_BACKBONE), help="weights, or random")
     parser.add_argument("--work", type=Path, help="folder for packs and maps; kept")
-    parser.add_argument("--variants", type=int, default=3, help="views of each clip, one plain")
+    parser.add_argument("--variants", type=int, default=2, help="views of each clip, one plain")
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
