@@ -86,6 +86,10 @@ class Codec(ABC, Generic[StateT]):
         return pack(), after
 
     @abstractmethod
+    def close(self) -> None:
+        """Let go of the networks."""
+
+    @abstractmethod
     def decompress(
         self, payload: bytes, state: StateT | None, *, width: int, height: int, quality: int
     ) -> tuple[Picture, StateT]:

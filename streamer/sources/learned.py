@@ -12,14 +12,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from engines.codec.base import Picture
-from engines.codec.dvc_runtime import DvcRuntime
+from engines.codec.base import Codec, Picture
 from engines.codec.errors import BitstreamError
 from engines.codec.load import load_codec
 from engines.codec.player import Player
 from engines.codec.reader import LvcReader
-from engines.codec.runtime import RtRuntime
 from engines.errors import EngineError, EngineMismatch, ModelError
 from engines.zoo import find_codec
 from streamer.errors import SourceError
@@ -65,7 +64,7 @@ class LvcSource:
         """
         self._path, self._model, self._device = path, model, device
         self._reader: LvcReader | None = None
-        self._codec: RtRuntime | DvcRuntime | None = None
+        self._codec: Codec[Any] | None = None
         self._closed = threading.Event()
         self.statistics = DecodeStatistics()
 
@@ -90,10 +89,11 @@ class LvcSource:
         header = reader.header
         try:
             folder = find_codec(self._model or header.codec)
-            self._codec = load_codec(
+            codec: Codec[Any] = load_codec(
                 folder, device=self._device, refresh_period=header.refresh_period
             )
-            self._player = Player(self._codec, reader)
+            self._codec = codec
+            self._player = Player(codec, reader)
         except (ModelError, EngineMismatch, EngineError) as error:
             written = f"{header.codec} {header.model_hash.hex()[:12]}"
             raise SourceError(

@@ -32,6 +32,9 @@ class DifferenceCodec(Codec):
         self.name, self.model_hash, self.refresh_period = name, model_hash, refresh_period
         self.qualities = 64
 
+    def close(self):
+        pass
+
     def analyse(self, frame, state, *, quality, emphasis=None):
         flat = np.concatenate([p.ravel() for p in (frame.y, frame.u, frame.v)])
         change = (flat - (0 if state is None else state)).tobytes()
