@@ -154,7 +154,7 @@ def _difference(
     except EngineFailed as error:
         raise ModelError(
             f"{file.stem}: batch must be free, got {error} for a batch of "
-            f"{max(map(len, arrays.values()))}; take sizes from the tensors, not from int(x.shape[0])"
+            f"{max(map(len, arrays.values()))}; take sizes from tensors, not from int(x.shape[0])"
         ) from error
     finally:
         engine.close()

@@ -105,7 +105,7 @@ _OFFLINE = {
     "engines.detectors": "agreement calibrate evaluate examples export loss model pack "
     "torchvision_export train",
     "engines.off": "augment backbones colour config confusion costs crossvalidate evaluate export "
-    "features metrics model pack pretrain shards street_test teacher train warm weights",
+    "features metrics model pack pretrain shards street_test teacher train variants warm weights",
     "engines.reid": "free_batch",
 }
 OFFLINE_MODULES = {

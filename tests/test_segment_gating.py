@@ -241,9 +241,7 @@ def test_surfaces_need_a_segmenter_that_knows_them() -> None:
     with pytest.raises(ConfigError, match=r"gate\.zones\.roadway\.on: needs a segmenter, got none"):
         config_of(segmenter=None)
     zones = config_of(on=("road", "lava")).cameras["gate"].zones
-    with pytest.raises(
-        ConfigError, match=r"roadway\.on: 'lava' must be a class of the segm"
-    ):
+    with pytest.raises(ConfigError, match=r"roadway\.on: 'lava' must be a class of the segm"):
         check_surfaces("cameras.gate", zones, {}, NAMES)
     check_surfaces("cameras.gate", zones, {}, (*NAMES, "lava"))
 

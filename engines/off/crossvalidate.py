@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from engines.off.config import Modality
 from engines.off.confusion import confusion_svg
-from engines.off.features import Variant, load_variants, quick_eye, write_variant
+from engines.off.features import quick_eye, write_variant
 from engines.off.metrics import (
     Interval,
     accuracy,
@@ -39,6 +39,7 @@ from engines.off.model import OffNet
 from engines.off.pack import FIGHT_CLASSES, pack_clips
 from engines.off.shards import Pack
 from engines.off.train import Cached, Options, fit
+from engines.off.variants import Variant, load_variants
 from engines.off.warm import clip_strengths, standardise_units, warm_start
 from engines.off.weights import SHIPPED_BACKBONE, initial_net
 

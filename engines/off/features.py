@@ -12,7 +12,6 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -33,34 +32,6 @@ from engines.off.augment import (
 from engines.off.model import OffNet
 from engines.off.shards import Pack
 from engines.off.weights import initial_net
-
-
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """Maps of all clips, seen one way."""
-
-    maps: list[NDArray[np.float16]]
-    """(F, C, h, w) of each tap, mapped from disk."""
-    start: NDArray[np.int64]
-    label: NDArray[np.int16]
-
-    def gathered(self, index: NDArray[np.int64]) -> list[Tensor]:
-        """Maps (n..., C, h, w) of some frames, float32."""
-        flat = index.reshape(-1)
-        return [
-            torch.from_numpy(m[flat].astype(np.float32)).unflatten(0, index.shape)
-            for m in self.maps
-        ]
-
-    @classmethod
-    def load(cls, folder: Path) -> Variant:
-        """Map one variant."""
-        taps = sorted(folder.glob("maps*.npy"))
-        if not taps:
-            raise SystemExit(f"{folder}: must hold maps*.npy; make them with engines.off.features")
-        with np.load(folder / "clips.npz", allow_pickle=False) as clips:
-            start, label = clips["start"], clips["label"]
-        return cls([np.load(tap, mmap_mode="r") for tap in taps], start, label)
 
 
 class Eye(nn.Module):  # type: ignore[misc]
@@ -112,14 +83,6 @@ def write_variant(net: OffNet, eye: Engine, pack: Pack, folder: Path, seed: int 
     for number, tap in enumerate(maps):
         np.save(folder / f"maps{number}.npy", np.concatenate(tap))
     np.savez(folder / "clips.npz", start=np.array(start), label=np.concatenate(labels))
-
-
-def load_variants(folder: Path) -> list[Variant]:
-    """Map all variants of a folder, the plain one first."""
-    folders = sorted(folder.glob("variant*"))
-    if not folders:
-        raise SystemExit(f"{folder}: must hold variant00; make it with engines.off.features")
-    return [Variant.load(each) for each in folders]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

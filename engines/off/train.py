@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engines.off.augment import augmented_clip, jittered_index
-from engines.off.features import Variant, load_variants
 from engines.off.model import OffNet
 from engines.off.shards import Pack
+from engines.off.variants import Variant, load_variants
 from engines.off.warm import clip_strengths, standardise_units, warm_start
 from engines.off.weights import initial_net, load_net, save_net
 

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engines.off.features import Variant
 from engines.off.model import OffNet, OffUnit, strengths_of
+from engines.off.variants import Variant
 
 DECAY = 0.02
 """Of the regression's weights on standardised strengths."""
