@@ -22,8 +22,6 @@ class CarryOptions:
     threshold: mean difference of 8x8 pixels, in levels, from which on a block has changed.
     stale: share of blocks that may have changed and wait, so that one run serves several frames ...
     stale_s: ... but no longer than this, in media time.
-    local: share of changed blocks up to which only they are labelled anew. With more of them all
-        are: what a block is depends on what is around it, and most of the cost is spent anyway.
     refresh_s: everything is labelled anew after this media time.
     cut: share of changed blocks from which on the scene counts as another.
     gap_s: media time between two frames from which on nothing is carried.
@@ -31,19 +29,18 @@ class CarryOptions:
 
     threshold: float = 6.0
     stale: float = 0.35
-    stale_s: float = 0.04
-    local: float = 0.02
+    stale_s: float = 0.08
     refresh_s: float = 2.0
     cut: float = 0.6
     gap_s: float = 1.0
 
     def __post_init__(self) -> None:
-        shares_ok = 0 <= self.stale < 1 and 0 < self.cut <= 1 and 0 <= self.local <= 1
+        shares_ok = 0 <= self.stale < 1 and 0 < self.cut <= 1
         times_ok = self.stale_s >= 0 and self.refresh_s > 0 and self.gap_s > 0
         if not (shares_ok and times_ok and self.threshold >= 0):
             raise ValueError(
-                "carry: threshold and stale_s must be 0 or more, stale in [0, 1), local in [0, 1], "
-                f"cut in (0, 1], refresh_s and gap_s above 0, got {self}"
+                "carry: threshold and stale_s must be 0 or more, stale in [0, 1), cut in (0, 1], "
+                f"refresh_s and gap_s above 0, got {self}"
             )
 
 
@@ -95,8 +92,6 @@ class Carry:
             self._waiting_since_ns = None
         elif self._may_wait(share, media_time_ns):
             changed[...] = False
-        elif share > self.options.local:
-            return self._refresh(planes, at, media_time_ns)
         else:
             self._waiting_since_ns = None
             _copy_blocks(planes, self._reference, changed, self._block_px)

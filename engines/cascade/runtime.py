@@ -56,6 +56,8 @@ class Memory:
     def __init__(self, options: CarryOptions, signature: Signature) -> None:
         self.carry = Carry(options, signature.block_px)
         self.logits: F32 | None = None
+        self.stage_of: U8 = np.zeros(signature.blocks, np.uint8)
+        """Stage that gave each block's present labels."""
         self.last: LabelMap | None = None
 
     def reset(self) -> None:
@@ -207,12 +209,16 @@ class Segmenter:
             return LabelMap(last.width, last.height, last.labels, last.shares, (0, 0, 0), 1.0)
         if memory.logits is not None:
             self.stages.logits[...] = memory.logits
+            # Stage 1 runs on the whole frame anyway, so what it decided is taken anew everywhere:
+            # it may depend on what has changed elsewhere. What later stages found out is carried.
+            wanted |= content & (memory.stage_of == 1)
         try:
             memory.last = self._label(at, content, wanted)
         except EngineFailed:
             memory.reset()
             raise
         memory.logits = self.stages.logits.copy()
+        memory.stage_of = np.where(wanted, self.stages.stage_of, memory.stage_of)
         return memory.last
 
     def check(self, folder: Path) -> None:

@@ -198,13 +198,18 @@ def train(packs: Packs, run: Path, options: Options, config: Config, trunk: Path
             _log(run, f"step {step} min {spent_s / 60:.1f} {kind} {parts} pictures/s {rate:.1f}")
             logged, first = now, step
         if now - saved >= _CHECKPOINT_S:
-            _save(run, net, average.net, optimizer, step, now - before)
+            _save(run, net, average.net, optimizer, weights, step, now - before)
             saved = now
-    _save(run, net, average.net, optimizer, step, spent_s)
+    _save(run, net, average.net, optimizer, weights, step, spent_s)
 
 
-def load_average(run: Path) -> Cascade:
+def load_average(run: Path, *, unweigh: float = 0.5) -> Cascade:
     """Load the averaged network of a run, ready for export.
+
+    Args:
+        run: folder of the run.
+        unweigh: part of the class weights' effect that is taken back: rare classes were weighed
+            more to be learned, and would be found too often.
 
     Raises:
         SystemExit: there is no checkpoint.
@@ -217,6 +222,9 @@ def load_average(run: Path) -> Cascade:
     net = Cascade(Config(**config | {"sizes": SmallSizes(**config["sizes"])}))
     net.load_state_dict(state["average"])
     net.eval()
+    with torch.no_grad():
+        for stage in (net.stage1, net.stage2, net.stage3):
+            stage.head[1].bias -= unweigh * state["weights"].log()
     return net
 
 
@@ -267,6 +275,7 @@ def _save(
     net: Cascade,
     average: nn.Module,
     optimizer: torch.optim.Optimizer,
+    weights: Tensor,
     step: int,
     spent_s: float,
 ) -> None:
@@ -275,6 +284,7 @@ def _save(
         "net": net.state_dict(),
         "average": average.state_dict(),
         "optimizer": optimizer.state_dict(),
+        "weights": weights,
         "step": step,
         "spent_s": spent_s,
     }

@@ -124,6 +124,9 @@ def test_training_learns_saves_and_goes_on(run: Path, packed: Path) -> None:
     state = torch.load(run / "checkpoint.pt", weights_only=True)
     assert state["step"] > 0
     net = train.load_average(run)
+    plain = train.load_average(run, unweigh=0)
+    lowered = plain.stage3.head[1].bias - net.stage3.head[1].bias
+    assert torch.allclose(lowered, 0.5 * state["weights"].log(), atol=1e-6)
     assert all(torch.isfinite(p).all() for p in net.parameters())
     train.main([str(run), str(packed), "--minutes", "0.05", *TINY])
     later = torch.load(run / "checkpoint.pt", weights_only=True)
