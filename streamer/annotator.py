@@ -169,7 +169,17 @@ class Annotator(Stage):
         else:
             if anew:
                 self._missed.add(info.camera)
+            self._catch_up(info.camera)
             self._skip(item, info, "cadence")
+
+    def _catch_up(self, camera: str) -> None:
+        """Track takes a word of a later frame for the end of all before it."""
+        join = self._joins[camera]
+        while f"track.{camera}" in self.outbox.consumers:
+            joined = join.next(time.monotonic())
+            if joined is None:
+                return
+            self._look([joined])
 
     def _take_tracks(self, item: Received, tracks: Tracks) -> None:
         info = tracks.info

@@ -126,6 +126,8 @@ class Stage:
     def on_drop(self, consumer: str, body: Body, cause: str) -> None:
         """An item for this consumer will never arrive."""
         del consumer  # the cause begins with its name
+        if isinstance(body, EndOfStream):
+            return  # no frame; who has ended does not need it
         camera = body.camera if isinstance(body, _ABOUT_CAMERA) else body.info.camera
         self.dropped[camera][cause] += 1
 

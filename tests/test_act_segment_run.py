@@ -279,3 +279,24 @@ def test_check_refuses_surfaces_that_the_segmenter_does_not_know(
     done = streamer("check", scene(tmp_path, networks, camera))
     assert done.returncode == 2
     assert "cameras.gate.zones.some.on: 'lava' must be a class of the segmenter" in done.stderr
+
+
+def test_offline_a_killed_encoder_is_told_again_what_it_knew(
+    tmp_path: Path, networks: Path, data_dir: Path
+) -> None:
+    """Its frames are handed out again, and all who have spoken of them have long been done."""
+    crowd = data_dir / "video" / "walking_crowd_720p.mp4"
+    camera = {"source": str(crowd), "regime": "offline", "out": str(tmp_path / "out.mp4")}
+    config = scene(
+        tmp_path, networks, camera, detector=None, duration_s=5,
+        encode={"preset": "medium", "threads": 1},
+    )  # fmt: skip
+    with Run(tmp_path, config) as run:
+        run.wait_event("recording.started")
+        wait_for(lambda: (tmp_path / "out.mp4").stat().st_size > 100_000, "frames that are written")
+        run.stage("encode.gate").kill()
+        run.wait_event("stage.restarted", stage="encode.gate")
+        summary = run.finish()
+    assert summary["restarts"] == 1
+    assert summary["frames_in"] == 125
+    assert not summary["frames_dropped"]

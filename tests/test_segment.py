@@ -78,6 +78,19 @@ def test_five_maps_a_second_and_a_word_of_each_other_frame(model: Path) -> None:
         assert {each.skipped for each in told if not each.label_map} == {"cadence"}
 
 
+def test_track_is_told_of_frames_in_their_order(model: Path) -> None:
+    """Also where some come at once, and those that nobody wants could be answered sooner."""
+    everywhere = [[0, 0], [1, 0], [1, 1], [0, 1]]
+    view = {"zones": {"yard": {"polygon": everywhere, "on": ["road"]}}}
+    with Driven(Segment, config_of(model, view, per_s=5), name="segment") as segment:
+        settle, segment.settle = segment.settle, lambda: None
+        play(segment, 0, 480, USUAL)
+        settle()
+        told = segment.annotations("track.gate")
+        assert [each.info.pts for each in told] == list(range(0, 480, 40))
+        assert [each.info.pts for each in told if each.label_map] == [0, 200, 400]
+
+
 def test_a_map_covers_the_picture_and_says_how_much_is_what(
     model: Path, labels: dict[int, np.ndarray]
 ) -> None:

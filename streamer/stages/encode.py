@@ -76,6 +76,9 @@ class Encode(Stage):
         self._hiders: dict[Recording, Hider] = {}
         self._opened = False
         self._last_seq = -1
+        self._written_seq = -1
+        self._held: list[tuple[int, Received]] = []
+        """What is known of frames that are not written yet; our successor would need it."""
         self._ended = False
 
     def on_open(self) -> None:
@@ -99,7 +102,7 @@ class Encode(Stage):
                 self._join.skip(item.producer, body.info.seq, skipped)
             else:
                 self._join.annotate(item.producer, body.info.seq, body)
-            self.inbox.done(item.producer, item.number)
+            self._held.append((body.info.seq, item))
         else:
             if isinstance(body, Skipped):
                 kind = self._track if body.stage == "infer" else body.stage
@@ -122,10 +125,12 @@ class Encode(Stage):
     def on_tick(self) -> None:
         """Write one frame, if one can go; a slow encoder must not keep us from our beats."""
         self.tick_at = time.monotonic() if self._write_next() else self._join.due_s
+        self._give_back()
 
     def finished(self) -> bool:
         """All frames are written, and nobody has anything to say about them."""
-        return self.stopping or (self._ended and not len(self._join) and self._join.complete)
+        heard = self._join.complete and not self._held
+        return self.stopping or (self._ended and not len(self._join) and heard)
 
     def on_close(self) -> None:
         """Finish all files; frames that a hurried stop leaves here are counted, not written."""
@@ -135,6 +140,16 @@ class Encode(Stage):
             self._tell_closed(output)
         if self._opened:
             self.notice("recording.ended", self.camera, frames=self.counters["frames"])
+
+    def _give_back(self) -> None:
+        """What is known of frames that are written, or will never come."""
+        over = self._ended and not len(self._join)
+        held, self._held = self._held, []
+        for seq, item in held:
+            if over or seq <= self._written_seq:
+                self.inbox.done(item.producer, item.number)
+            else:
+                self._held.append((seq, item))
 
     def _write_next(self) -> bool:
         joined = self._join.next(time.monotonic())
@@ -168,6 +183,7 @@ class Encode(Stage):
             return
         finally:
             self.inbox.done(joined.item.producer, joined.item.number)
+            self._written_seq = info.seq
         lost_before = self._frames_lost()
         for output, canvas in zip(list(self._outputs), canvases, strict=True):
             self._hiders[output].hide(canvas.planes, info)
