@@ -32,6 +32,7 @@ def test_a_file_is_played_to_its_end(tmp_path, detector, highway):
         summary = run.finish()
     assert summary["frames_in"] == summary["frames_out"] == 150
     assert summary["frames_dropped"] == {}
+    assert summary["restarts"] == 0
     assert summary["fps"] > 0
     assert set(summary["latency_ms"]) == {"p50", "p95", "p99"}
     assert summary["cameras"]["highway_320x240"]["frames_out"] == 150
@@ -94,6 +95,7 @@ def test_demo_needs_nothing_but_a_detector(tmp_path, detector):
     done = streamer("demo", "--detector", detector, "--out", out, "--duration", 2)
     assert done.returncode == 0, done.stderr
     assert f"annotated video: {out}" in done.stdout
+    assert "restarts: 0" in done.stdout
     assert len(play(out)) == 50
 
 

@@ -90,8 +90,8 @@ class Track(Stage):
         """Without inference there will be no more detections."""
         if down.final and down.stage == "infer" and self._ending is None:
             self._ending = Received(down.stage, 0, EndOfStream(self.camera), None)
-        elif down.final and down.stage in self.spec.producers:
-            self._join.no_more_results(down.stage, "failed")
+        elif down.final and down.stage == SEGMENT:
+            self._join.no_more_results(SEGMENT, "failed")
         self.on_tick()
 
     def on_tick(self) -> None:
