@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +31,10 @@ from streamer.config import Config
 from streamer.configfile import build_config
 from streamer.errors import ConfigError
 from streamer.eventlog import Cursor, Entry, EventLog, LogReader
+from streamer.graph import build_graph
 from streamer.messages import Fields
-from streamer.stages.bridge import make_target
+from streamer.stage import StageStart
+from streamer.stages.bridge import Bridge, make_target
 
 CAMERAS = ("gate", "yard", "")
 NS = 10**9
@@ -213,6 +217,38 @@ def test_a_bridge_that_dies_goes_on_where_it_was(tmp_path: Path, bench: Bench, k
         wait_for(lambda: once(server.received()) == bench.expected(), "all events in order")
         twice = sum(map(len, server.received().values())) - bench.count
         assert twice == (0 if kind == "redis" else 150)
+
+
+@pytest.mark.parametrize("older", [0, 3])
+def test_a_bridge_begins_with_this_run(tmp_path: Path, bench: Bench, older: int) -> None:
+    """Whether the log is there before the bridge, with what was before, or comes after it."""
+    bench.write(older)
+    with HookServer(tmp_path) as server:
+        config = build_config(
+            {
+                **SCENE,
+                "bridges": {"b": {"kind": "webhook", "address": server.address}},
+                "events": {"log": str(bench.path)},
+            }
+        )
+        live = {"gate": True, "yard": True}
+        stage = Bridge(
+            StageStart(
+                spec=build_graph(config, live).stage("bridge.b"), config=config, live=live,
+                run="r", incarnation=0, supervisor_pid=os.getpid(),
+                control=f"ipc://@control{id(bench):x}", ledger_fd=-1,
+            )
+        )  # fmt: skip
+        try:
+            stage.on_open()
+            bench.append([entry(older)._replace(time_ns=time.time_ns())])
+            stage.on_stop(drain=True)
+            wait_for(stage.finished, "the end of the thread")
+            stage.on_close()
+        finally:
+            stage.close()
+        expected = entry(older)
+        assert server.received()[expected.camera] == [f"r-gate-{expected.seq}"]
 
 
 def test_a_broker_that_was_never_there_is_no_reason_to_stay(bench: Bench, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from contextlib import closing
 
 from streamer.bridges.backoff import Backoff
 from streamer.bridges.parked import ParkingLot
@@ -45,13 +46,13 @@ class Bridge(Stage):
     def on_open(self) -> None:
         """Begin to pump where the process before us was."""
         cursor = Cursor(self._path, self.name)
-        reader = LogReader(self._path)
         if cursor.rowid is None:
-            cursor.advance(reader.rowid_before(time.time_ns() - round(_BEGIN_S * 1e9)))
+            with closing(LogReader(self._path)) as reader:
+                cursor.advance(reader.rowid_before(time.time_ns() - round(_BEGIN_S * 1e9)))
         bridge = self.config.bridges[self._bridge]
         self._pump = Pump(
             self._bridge,
-            reader=reader,
+            reader=LogReader(self._path),
             cursor=cursor,
             target=make_target(self.config, self._bridge),
             wanted=is_wanted(self.config, self._bridge),
