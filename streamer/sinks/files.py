@@ -36,6 +36,13 @@ def open_file(
     )
 
 
+def load_codec(learned: LearnedOptions, *, threads: int) -> None:
+    """See learned.load_codec."""
+    from streamer.sinks import learned as module  # networks load nothing where none is used
+
+    module.load_codec(learned, threads=threads)
+
+
 def sustained_size(
     learned: LearnedOptions, width: int, height: int, *, fps: float, threads: int
 ) -> tuple[int, int] | None:

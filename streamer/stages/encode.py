@@ -45,7 +45,7 @@ from streamer.sinks.base import (
     TimelineJoined,
 )
 from streamer.sinks.encoder import Codec, LearnedOptions, WriterOptions
-from streamer.sinks.files import sustained_size
+from streamer.sinks.files import load_codec, sustained_size
 from streamer.sinks.recover import recover
 from streamer.sinks.segments import SegmentRecorder
 from streamer.sinks.single import SingleFile
@@ -244,14 +244,13 @@ class Encode(Stage):
         if given.size != "auto":
             width, _, height = given.size.partition("x")
             return "learned", replace(options, size=(int(width), int(height)))
+        threads = encoder_threads(self.config)
+        if first is None:
+            load_codec(options, threads=threads)
         if first is None or not self._live:
             return "learned", options
         size = sustained_size(
-            options,
-            first.width,
-            first.height,
-            fps=first.fps or 25.0,
-            threads=encoder_threads(self.config),
+            options, first.width, first.height, fps=first.fps or 25.0, threads=threads
         )
         if size is None:
             text = "this machine is too slow for the learned codec; H.264 is written"
