@@ -285,16 +285,13 @@ class Cadence:
     def __init__(self, per_s: float) -> None:
         self._period_ns = round(1e9 / per_s)
         self._due_ns: dict[str, int] = {}
-        self._epochs: dict[str, int] = {}
 
-    def takes(self, info: FrameInfo) -> bool:
-        """True if this frame of its camera is due; frames come in order."""
+    def takes(self, info: FrameInfo, *, anew: bool) -> bool:
+        """True if this frame of its camera is due; arguments as for Annotator.wants."""
         now_ns = info.pts_ns
         due_ns = self._due_ns.get(info.camera)
-        fresh = info.discontinuity or self._epochs.get(info.camera) != info.epoch
-        if due_ns is None or fresh or abs(now_ns - due_ns) > 10 * self._period_ns:
+        if due_ns is None or anew or abs(now_ns - due_ns) > 10 * self._period_ns:
             due_ns = now_ns
-        self._epochs[info.camera] = info.epoch
         if now_ns < due_ns:
             self._due_ns[info.camera] = due_ns
             return False

@@ -66,8 +66,7 @@ class Segment(Annotator):
 
     def wants(self, info: FrameInfo, *, anew: bool) -> bool:
         """See Annotator."""
-        del anew  # a Cadence sees for itself
-        return self._cadence.takes(info)
+        return self._cadence.takes(info, anew=anew)
 
     def look(self, frames: Sequence[Wanted]) -> list[Annotation]:
         """See Annotator; the cascade takes one frame at a time."""
