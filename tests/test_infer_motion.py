@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from functools import cache
 
+import cv2
 import msgspec
 import numpy as np
 import pytest
@@ -52,6 +53,22 @@ def test_a_pan_is_followed_from_the_second_frame_on():
     assert len(shifts) == 5
     assert np.ptp(shifts) < 3
     assert all(abs(shift) > 1 for shift in shifts), "the scenery moves sideways"
+
+
+def test_of_a_camera_that_shivers_every_third_frame_is_looked_at():
+    random = np.random.default_rng(1)
+    scenery = random.integers(0, 255, (46, 81), np.uint8).repeat(4, 0).repeat(4, 1)
+    motion = CameraMotion(always=False)
+    for seq in range(9):
+        at = 0.08 * seq  # small pixels in all
+        shift = np.array([[1, 0, at], [0, 1, 0]], np.float32)
+        small = cv2.warpAffine(scenery, shift, (324, 184))[2:182, 2:322]
+        told = motion.into(info(seq), small, 2, NOBODY)
+        if seq in (1, 4, 7):
+            moved = np.frombuffer(told, np.float32).reshape(2, 3)[0, 2]
+            assert moved == pytest.approx(2 * 0.08 * (1 if seq == 1 else 3), abs=0.1)
+        else:
+            assert told == b""
 
 
 def test_a_still_camera_is_not_estimated_unless_asked():

@@ -1,7 +1,8 @@
 """Turn the frames of one camera into how it moves between them; runs in the infer process.
 
 Where the scenery stands still, which a comparison of its edges tells in a tenth of the time, the
-motion is not estimated. Takes frames in their order; one object a camera, not thread-safe.
+motion is not estimated; where it hardly moves, as on a mast in the wind, in every third frame.
+Takes frames in their order; one object a camera, not thread-safe.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ _EDGE, _CHANGED = 16, 10  # grey levels
 _MOVING = 0.12
 """Part of the scenery's edges that must have changed; a still camera's flicker and shadows stay
 below, a shift of one pixel in 320 is above."""
+_CALM = 0.35
+"""Pixels of the small picture; a camera that moves by less can be looked at less often. Tracks that
+were seen meanwhile are moved by so much too far at the most."""
 _GAP_S = 1.0
 
 
@@ -42,7 +46,7 @@ class CameraMotion:
     """The motion of one camera.
 
     Args:
-        always: estimate it also where the scenery stands still.
+        always: estimate it in each frame, also where the scenery stands still.
     """
 
     def __init__(self, *, always: bool) -> None:
@@ -50,9 +54,11 @@ class CameraMotion:
         self._info: FrameInfo | None = None
         self._small: U8 | None = None
         self._boxes_xyxy = np.empty((0, 4), np.float32)
+        self._leave_out = 0
+        """So many frames need not be looked at: the camera has just been seen to move a little."""
 
     def into(self, info: FrameInfo, small: U8, scale: int, boxes_xyxy: F32) -> bytes:
-        """Estimate the motion from the frame before into this one.
+        """Estimate the motion into this frame, from the last one that was not left out.
 
         Args:
             info: of this frame.
@@ -60,19 +66,34 @@ class CameraMotion:
             boxes_xyxy: (N, 4) objects in it, which don't tell the camera's motion.
 
         Returns:
-            (2, 3) float32 affine in px of the frame; empty if unknown, after a gap, or where
-            nothing moved.
+            (2, 3) float32 affine in px of the frame; empty if unknown, after a gap, where nothing
+            moved, and for a frame that is left out.
         """
         before, before_small, objects = self._info, self._small, self._boxes_xyxy
+        follows = before is not None and _consecutive(before, info)
+        if follows and self._leave_out:
+            self._leave_out -= 1
+            return b""
+        self._leave_out = 0
         self._info, self._small, self._boxes_xyxy = info, small, boxes_xyxy
-        if before is None or before_small is None or not _consecutive(before, info):
+        if not follows or before_small is None:
             return b""
         if not self._always and not scenery_changed(
             before_small, small, np.asarray(objects / scale, np.float32)
         ):
             return b""
         found = estimate_motion(before_small, small, scale=scale, ignore_boxes_xyxy=objects)
-        return b"" if found is None else found.astype(np.float32).tobytes()
+        if found is None:
+            return b""
+        if not self._always and _largest_shift(found, info) < _CALM * scale:
+            self._leave_out = 2
+        return found.astype(np.float32).tobytes()
+
+
+def _largest_shift(affine: NDArray[np.float64], info: FrameInfo) -> float:
+    """Of the corners of the picture, px."""
+    corners = np.array([[0, 0, 1], [info.width, 0, 1], [0, info.height, 1]])
+    return float(np.abs(corners @ affine.T - corners[:, :2]).max())
 
 
 def scenery_changed(before: U8, after: U8, objects_xyxy: F32) -> bool:
