@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from engines.classifiers.signature import CHECK_SIZE, GROUPS
+from engines.detectors.model import Bottleneck, ConvBnRelu
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,29 +30,6 @@ class Config:
                 f"width and height must be multiples of 16, got {self.width} and {self.height}; "
                 "round them up"
             )
-
-
-class ConvBnRelu(nn.Sequential):  # type: ignore[misc]
-    """Convolution, batch norm, ReLU."""
-
-    def __init__(self, fan_in: int, fan_out: int, kernel: int, *, stride: int = 1) -> None:
-        super().__init__(
-            nn.Conv2d(fan_in, fan_out, kernel, stride, kernel // 2, bias=False),
-            nn.BatchNorm2d(fan_out),
-            nn.ReLU(inplace=True),
-        )
-
-
-class Bottleneck(nn.Module):  # type: ignore[misc]
-    """x + 3x3(1x1(x)), half as wide inside."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.squeeze = ConvBnRelu(channels, channels // 2, 1)
-        self.expand = ConvBnRelu(channels // 2, channels, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.expand(self.squeeze(x))
 
 
 class CheckNet(nn.Module):  # type: ignore[misc]
