@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
+from typing import Annotated
 
 import msgspec
 
@@ -21,6 +22,17 @@ from streamer.messages import Notice
 from streamer.rule_events import RuleEvent
 from streamer.view_events import ViewEvent
 
+Polygons = (
+    Annotated[
+        list[list[float]],
+        msgspec.Meta(
+            description="Outline of the object as COCO writes polygons: for each of its parts "
+            "x, y, x, y, ... in px. Only of detectors that give masks."
+        ),
+    ]
+    | msgspec.UnsetType
+)
+
 
 class Object(msgspec.Struct, frozen=True, rename={"class_name": "class"}):
     """One detected object."""
@@ -30,6 +42,7 @@ class Object(msgspec.Struct, frozen=True, rename={"class_name": "class"}):
     box_xyxy_px: Box
     box_xyxy_rel: Box
     """The same in parts of the frame's width and height."""
+    outline_px: Polygons = msgspec.UNSET
 
 
 class Detection(Event, frozen=True, kw_only=True, tag="detection"):
@@ -45,6 +58,8 @@ class _Track(Event, frozen=True, kw_only=True, rename={"class_name": "class"}):
     score: float
     box_xyxy_px: Box
     box_xyxy_rel: Box
+    outline_px: Polygons = msgspec.UNSET
+    """Absent too where the object was not seen in this frame."""
 
 
 class TrackStarted(_Track, frozen=True, kw_only=True, tag="track.started"):

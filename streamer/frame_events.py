@@ -6,6 +6,7 @@ Knows no socket and no file. What events look like is in events.py.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import compress
 from typing import TypedDict
 
 import msgspec
@@ -18,12 +19,14 @@ from streamer.events import (
     Detection,
     Numbering,
     Object,
+    Polygons,
     TrackEnded,
     TrackStarted,
     TrackUpdated,
     utc,
 )
 from streamer.messages import FrameInfo, Happening, Tracks
+from streamer.outlines import Outline, of_objects, of_tracks
 
 
 class _Known(msgspec.Struct):
@@ -36,6 +39,7 @@ class _Known(msgspec.Struct):
     class_name: str
     score: float
     box: Box
+    outline: Polygons
 
 
 class _Stamp(TypedDict):
@@ -53,6 +57,7 @@ class _TrackFields(_Stamp):
     score: float
     box_xyxy_px: Box
     box_xyxy_rel: Box
+    outline_px: Polygons
 
 
 class FrameEvents:
@@ -87,10 +92,11 @@ class FrameEvents:
             np.frombuffer(message.classes, np.int16).tolist(),
             np.frombuffer(message.scores, np.float32).tolist(),
             _rounded(boxes, 2),
+            map(_polygons, of_tracks(message)),
             strict=True,
         )
-        for track_id, class_index, score, box in columns:
-            yield from self._seen(info, track_id, names[class_index], round(score, 4), box)
+        for track_id, index, score, box, outline in columns:
+            yield from self._seen(info, track_id, names[index], round(score, 4), box, outline)
         yield from self.happened(info, message.happenings)
         for track_id in message.ended:
             yield from self._gone(info, track_id)
@@ -109,15 +115,22 @@ class FrameEvents:
             )
 
     def _seen(
-        self, info: FrameInfo, track_id: int, class_name: str, score: float, box: Box
+        self,
+        info: FrameInfo,
+        track_id: int,
+        class_name: str,
+        score: float,
+        box: Box,
+        outline: Polygons,
     ) -> Iterator[AnyEvent]:
         now_ns = info.pts_ns
         known = self._known.get(track_id)
         if known is None:
-            self._known[track_id] = _Known(now_ns, now_ns, now_ns, class_name, score, box)
+            self._known[track_id] = _Known(now_ns, now_ns, now_ns, class_name, score, box, outline)
             yield TrackStarted(**self._track(info, track_id))
             return
         known.seen_ns, known.class_name, known.score, known.box = now_ns, class_name, score, box
+        known.outline = outline
         if self._period_ns is not None and now_ns - known.told_ns >= self._period_ns:
             known.told_ns = now_ns
             yield TrackUpdated(**self._track(info, track_id))
@@ -140,11 +153,12 @@ class FrameEvents:
             scores[keep].tolist(),
             _rounded(boxes, 2),
             _rounded(boxes / size, 5),
+            map(_polygons, compress(of_objects(found), keep)),
             strict=True,
         )
         return [
-            Object(found.class_names[index], round(score, 4), box, relative)
-            for index, score, box, relative in columns
+            Object(found.class_names[index], round(score, 4), box, relative, outline)
+            for index, score, box, relative, outline in columns
         ]
 
     def _track(self, info: FrameInfo, track_id: int) -> _TrackFields:
@@ -160,6 +174,7 @@ class FrameEvents:
             "score": known.score,
             "box_xyxy_px": known.box,
             "box_xyxy_rel": (relative[0], relative[1], relative[2], relative[3]),
+            "outline_px": known.outline,
         }
 
     def _stamp(self, info: FrameInfo) -> _Stamp:
@@ -176,3 +191,10 @@ class FrameEvents:
 
 def _rounded(boxes: NDArray[np.float32], digits: int) -> list[Box]:
     return [tuple(box) for box in np.round(boxes.astype(np.float64), digits).tolist()]
+
+
+def _polygons(outline: Outline) -> Polygons:
+    """As COCO writes them."""
+    if not outline:
+        return msgspec.UNSET
+    return [np.round(part.astype(np.float64), 1).ravel().tolist() for part in outline]

@@ -89,6 +89,8 @@ class Detections(msgspec.Struct, frozen=True, array_like=True, tag="detections/1
     """(N, D) float16 appearance of each box; empty if it is not asked for."""
     labels: tuple[str, ...] = ()
     """What a second-stage classifier says of each box; empty if there is none."""
+    outlines: tuple[tuple[bytes, ...], ...] = ()
+    """N times the parts of an object, each (P, 2) float32 px; empty if the network has no masks."""
 
 
 class Happening(msgspec.Struct, frozen=True, array_like=True):
@@ -135,6 +137,9 @@ class Tracks(msgspec.Struct, frozen=True, array_like=True, tag="tracks/1"):
     """M texts: what a second-stage classifier said last of each; empty if there is none."""
     readings: Readings | None = None
     """None for a camera without zones, lines and calibration, or if this frame was skipped."""
+    rows: bytes = b""
+    """(M,) int32: which detection each track is in this frame, -1 for none; empty if there are no
+    outlines."""
 
 
 class LabelMap(msgspec.Struct, frozen=True, array_like=True):

@@ -6,6 +6,7 @@ Where nothing new is known, the last boxes move along for a moment. Knows no fil
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from streamer.config import CameraConfig, HideConfig
 from streamer.errors import ConfigError
 from streamer.events import utc
 from streamer.messages import Annotation, FrameInfo, LabelMap, Tracks
+from streamer.outlines import Outline, of_tracks
 from streamer.overlay import Overlay, Trails, colour_of, draw_label_map
 from streamer.overlay.analytics import ViewOverlay
 from streamer.overlay.conceal import conceal
@@ -33,7 +35,7 @@ Boxes = NDArray[np.float32]
 
 
 class Painter:
-    """Draws boxes, labels, trails and captions."""
+    """Draws outlines, boxes, labels, trails and captions."""
 
     def __init__(self, camera: str, view: CameraConfig, *, map_opacity: float = 0.0) -> None:
         """Draw for one camera.
@@ -51,6 +53,7 @@ class Painter:
         self._tracks: Tracks | None = None
         self._ids: NDArray[np.int64] = np.empty(0, np.int64)
         self._boxes: Boxes = np.empty((0, 4), np.float32)
+        self._outlines: Sequence[Outline] = ()
         self._predicted = False
         self._annotations: dict[str, Annotation] = {}
 
@@ -70,6 +73,7 @@ class Painter:
             self._tracks = tracks
             self._ids = np.frombuffer(tracks.ids, np.int64)
             self._boxes = np.frombuffer(tracks.boxes, np.float32).reshape(-1, 4)
+            self._outlines = of_tracks(tracks)
             self._trails.update(self._ids, self._boxes)
 
     def paint(self, planes: Planes, info: FrameInfo) -> None:
@@ -130,9 +134,15 @@ class Painter:
             f"{names[index]} {track_id} {captions.get(track_id, f'{score:.2f}')}"
             for index, track_id, score in zip(classes, ids, scores, strict=True)
         ]
+        colours = [colour_of(track_id) for track_id in ids]
+        ways = (boxes - self._boxes)[:, :2]
+        moved = (
+            tuple(part + way for part in outline)
+            for outline, way in zip(self._outlines, ways, strict=True)
+        )
+        overlay.outlines(planes, moved, colours)
         lines = self._trails.lines()
         overlay.trails(planes, lines.values(), [colour_of(track_id) for track_id in lines])
-        colours = [colour_of(track_id) for track_id in ids]
         overlay.boxes(planes, boxes, colours, labels, corners=self._predicted)
 
 

@@ -18,6 +18,7 @@ from streamer.config import CameraConfig, Config, TrackerConfig
 from streamer.graph import build_graph
 from streamer.ledger import make_ledger
 from streamer.messages import Detections, Tracks
+from streamer.outlines import of_tracks
 from streamer.stage import StageStart
 from streamer.stages.track import Track
 from streamer.view import CalibrationConfig, LineConfig, ZoneConfig
@@ -230,6 +231,23 @@ def test_labels_stay_with_their_tracks(stage: Track) -> None:
     assert [by_place[x] for x in sorted(by_place)] == ["red", "blue"]
     assert stage._track(found(6, 100.0, 300.0)).labels  # remembered
     assert stage._track(found(7)).labels is not None
+
+
+def test_outlines_stay_with_their_tracks(stage: Track) -> None:
+    square = (np.ones((4, 2), np.float32).tobytes(),)
+    triangle = (np.ones((3, 2), np.float32).tobytes(),)
+    for seq in range(5):
+        order = [300.0, 700.0] if seq % 2 else [700.0, 300.0]
+        shapes = {300.0: square, 700.0: triangle}
+        outlines = tuple(shapes[x] for x in order)
+        message = stage._track(found(seq, *order, outlines=outlines))
+    boxes = np.frombuffer(message.boxes, np.float32).reshape(-1, 4)
+    assert len(boxes) == 2
+    for box, (outline,) in zip(boxes, of_tracks(message), strict=True):
+        assert len(outline) == (4 if box[0] < 500 else 3)
+    alone = stage._track(found(5, 700.0, outlines=(triangle,)))
+    assert sorted(map(len, of_tracks(alone))) in ([1], [0, 1])  # who is not seen has none
+    assert stage._track(found(6, 300.0, 700.0)).rows == b""
 
 
 def test_messages_survive_the_wire(stage: Track) -> None:

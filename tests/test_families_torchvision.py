@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from engines import registry
+from engines.detectors.outlines import outlines
 from engines.detectors.runtime import Detections, Detector
 from engines.detectors.signature import COCO91
 from engines.detectors.torchvision_export import build, export_detector
@@ -121,6 +124,7 @@ def test_export_and_decoding_equal_torchvision(family: str, tmp_path: Path) -> N
     outputs = detector.engine.infer({"picture": pixels[None]})
     found = detector.decode(outputs, width, height)
     detector.close()
+    assert len(found.outlines) == (len(found) if family == "maskrcnn" else 0)
 
     same = found.classes[:, None] == wanted.classes
     same &= np.abs(found.scores[:, None] - wanted.scores) < 1e-4
@@ -129,6 +133,25 @@ def test_export_and_decoding_equal_torchvision(family: str, tmp_path: Path) -> N
     # One box whose overlap is the limit itself may fall on either side with the last digit.
     assert np.count_nonzero(~equal.any(axis=0)) <= 1
     assert np.count_nonzero(~equal.any(axis=1)) <= 1
+
+
+def test_outlines_enclose_what_torchvision_pastes() -> None:
+    random = np.random.default_rng(2)
+    coarse = torch.from_numpy(random.random((12, 1, 5, 5), np.float32))
+    masks = nn.functional.interpolate(coarse, (28, 28), mode="bicubic").clamp(0, 1)
+    corners = random.uniform(0, 100, (12, 2))
+    boxes = np.hstack([corners, corners + random.uniform(60, 150, (12, 2))]).clip(0, 200)
+    boxes = boxes.astype(np.float32)
+    wanted = paste_masks_in_image(masks, torch.from_numpy(boxes), (200, 200))[:, 0].numpy() >= 0.5
+    for parts, pixels in zip(outlines(masks[:, 0].numpy(), boxes, (200, 200)), wanted, strict=True):
+        drawn = np.zeros((200, 200), np.uint8)
+        cv2.fillPoly(drawn, [np.rint(part - 0.5).astype(np.int32) for part in parts], 1)
+        filled = np.zeros((200, 200), np.uint8)  # holes are filled
+        rings, _ = cv2.findContours(
+            pixels.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+        )
+        cv2.drawContours(filled, rings, -1, 1, cv2.FILLED)
+        assert np.count_nonzero(drawn & filled) / np.count_nonzero(drawn | filled) > 0.9
 
 
 @pytest.mark.slow  # an export

@@ -48,3 +48,50 @@ def save_means(
     helper.set_model_props(model, dict(metadata))
     onnx.save(model, path)
     return path
+
+
+def save_masks(
+    path: Path, boxes_xyxy: np.ndarray, masks: np.ndarray, *, size: int = 128, score: float = 0.9
+) -> Path:
+    """Write a detector of the mask R-CNN family that sees the same objects in each lit picture.
+
+    Args:
+        path: file to write.
+        boxes_xyxy: (N, 4) px of its input.
+        masks: (N, h, w) chances.
+        size: of its input, both ways.
+        score: of all objects.
+    """
+    count = len(boxes_xyxy)
+    planted = {
+        "boxes": np.asarray(boxes_xyxy, np.float32)[None],
+        "labels": np.ones((1, count), np.int64),
+        "masks": np.asarray(masks, np.float32)[None],
+    }
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["picture"], ["real"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceMean", ["real"], ["light"], axes=[1, 2, 3], keepdims=0),
+            helper.make_node("Clip", ["light", "none", "all"], ["lit"]),
+            helper.make_node("Mul", ["sure", "lit"], ["scores"]),
+            *(helper.make_node("Identity", [f"planted/{name}"], [name]) for name in planted),
+        ],
+        "masks",
+        [helper.make_tensor_value_info("picture", TensorProto.UINT8, [1, 3, size, size])],
+        [
+            helper.make_tensor_value_info("boxes", TensorProto.FLOAT, [1, count, 4]),
+            helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, count]),
+            helper.make_tensor_value_info("labels", TensorProto.INT64, [1, count]),
+            helper.make_tensor_value_info("masks", TensorProto.FLOAT, [1, *masks.shape]),
+        ],
+        [
+            numpy_helper.from_array(np.float32(0), "none"),
+            numpy_helper.from_array(np.float32(1), "all"),
+            numpy_helper.from_array(np.full((1, count), score, np.float32), "sure"),
+            *(numpy_helper.from_array(array, f"planted/{name}") for name, array in planted.items()),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, {"family": "maskrcnn", "classes": "-,person"})
+    onnx.save(model, path)
+    return path

@@ -43,7 +43,10 @@ _WITHOUT_DUPLICATES: tuple[Layout, ...] = ("detr", "boxes")
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What one picture shows: boxes_xyxy (N, 4), scores (N,), classes (N,), masks or None."""
+    """What one picture shows: boxes_xyxy (N, 4), scores (N,), classes (N,), masks or None.
+
+    masks: (N, h, w) chance of each cell of a grid over the box to be of the object.
+    """
 
     boxes_xyxy: F32
     scores: F32
@@ -89,5 +92,5 @@ def decode(
 
 
 def _of_one(found: Candidates, masks: F32 | None) -> Found:
-    outlines = None if masks is None else masks[found.rows]
-    return Found(found.boxes_xyxy, found.scores, found.classes, outlines)
+    kept = None if masks is None else masks[found.rows]
+    return Found(found.boxes_xyxy, found.scores, found.classes, kept)

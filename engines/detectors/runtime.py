@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from engines.base import Engine
 from engines.detectors.decode import F32, I16, Found, decode
 from engines.detectors.families import recognise
+from engines.detectors.outlines import Outline, outlines
 from engines.detectors.preprocess import U8, Placement, fill_input, place
 from engines.detectors.signature import NO_CLASS, Signature
 from engines.errors import EngineMismatch, ModelError
@@ -33,15 +34,14 @@ class Detections:
     """Objects in one frame, by falling score.
 
     boxes_xyxy: (N, 4) float32, pixels of the frame, clipped to it. scores: (N,) float32, 0..1.
-    classes: (N,) int16, indices into the detector's classes. masks: (N, h, w) float32, chance of
-    each point of a grid over the object's box to be of the object; None where the network gives
-    no outlines.
+    classes: (N,) int16, indices into the detector's classes. outlines: N, clipped like the boxes;
+    none at all where the network gives no masks.
     """
 
     boxes_xyxy: F32
     scores: F32
     classes: I16
-    masks: F32 | None = None
+    outlines: tuple[Outline, ...] = ()
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -213,7 +213,10 @@ def _in_frame(found: Found, at: Placement, size: tuple[int, int]) -> Detections:
     """Scale boxes to the frame and clip them to it."""
     scale = np.array([at.scale_x, at.scale_y] * 2, np.float32)
     limits = np.array(size * 2, np.float32)
-    boxes = np.minimum(np.maximum(found.boxes_xyxy / scale, np.float32(0)), limits)
+    whole = found.boxes_xyxy / scale
+    boxes = np.minimum(np.maximum(whole, np.float32(0)), limits)
     visible = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)  # a box may lie wholly in the padding
-    masks = None if found.masks is None else found.masks[visible]
-    return Detections(boxes[visible], found.scores[visible], found.classes[visible], masks)
+    traced: tuple[Outline, ...] = ()
+    if found.masks is not None:
+        traced = outlines(found.masks[visible], whole[visible], size)
+    return Detections(boxes[visible], found.scores[visible], found.classes[visible], traced)

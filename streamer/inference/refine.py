@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from engines.classifiers.runtime import Classifier
 from engines.crops import U8, CropNetwork, Piece
+from engines.detectors.outlines import Outline
 from engines.reid.runtime import Embedder, unit
 from streamer.config import ClassifierConfig
 from streamer.errors import ConfigError
@@ -36,6 +37,8 @@ class Found:
     """One for each box, or none at all."""
     embeddings: NDArray[np.float16] | None = None
     """(N, D); zeros for boxes that were not looked at."""
+    outlines: tuple[Outline, ...] = ()
+    """One for each box, or none at all."""
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -48,6 +51,7 @@ class Found:
             self.classes[rows],
             tuple(self.labels[row] for row in rows.tolist()) if self.labels else (),
             None if self.embeddings is None else self.embeddings[rows],
+            tuple(self.outlines[row] for row in rows.tolist()) if self.outlines else (),
         )
 
 

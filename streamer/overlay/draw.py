@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.overlay.colours import ALERT, PALETTE, yuv_from_rgb
+from streamer.overlay.fill import fill
 from streamer.overlay.glyphs import Glyphs, Tile
 from streamer.planes import U8, Planes
 
@@ -72,6 +73,25 @@ class Overlay:
                 colour = palette[colours[index] % count]
                 ink = _BLACK if colour[0] > 110 else _WHITE
                 self._tag(planes, box, self._tags.tile(labels[index], ink, colour))
+
+    def outlines(
+        self,
+        planes: Planes,
+        outlines: Iterable[Sequence[NDArray[np.float32]]],
+        colours: Iterable[int],
+        *,
+        opacity: float = 0.45,
+    ) -> None:
+        """Tint objects, for what comes over them to be seen: boxes and tags.
+
+        Args:
+            planes: of the picture.
+            outlines: the polygons of each object, (P, 2) px; of none for an unknown one.
+            colours: one place in the palette for each object.
+            opacity: of the colours, 0..1.
+        """
+        for parts, colour in zip(outlines, colours, strict=True):
+            fill(planes, parts, self._colours[colour % len(self._colours)], opacity)
 
     def trails(
         self, planes: Planes, lines: Iterable[NDArray[np.float32]], colours: Iterable[int]

@@ -228,7 +228,7 @@ class Infer(Stage):
                 order,
                 (order.planes.y, order.planes.u, order.planes.v),
                 info.matrix,
-                Found(found.boxes_xyxy, found.scores, found.classes),
+                Found(found.boxes_xyxy, found.scores, found.classes, outlines=found.outlines),
             )
 
     def _collect(self) -> None:
@@ -268,6 +268,7 @@ class Infer(Stage):
             motion=motion,
             embeddings=b"" if found.embeddings is None else found.embeddings.tobytes(),
             labels=found.labels,
+            outlines=tuple(tuple(map(np.ndarray.tobytes, parts)) for parts in found.outlines),
         )
 
 

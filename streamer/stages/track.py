@@ -156,6 +156,7 @@ class Track(Stage):
             tuple(happenings),
             self._labels_of(found, tracks, ended),
             self._analytics.readings(tracks.ids[shown]) if self._analytics else None,
+            tracks.detection[shown].astype(np.int32).tobytes() if found.outlines else b"",
         )
 
     def _watch(
