@@ -97,7 +97,7 @@ STRANGERS = (
 
 _OFFLINE = {
     # Files of engines that no running pipeline needs; all others are runtime.
-    "engines": "export quantize",
+    "engines": "export quantize training",
     "engines.classifiers": "describe evaluate export model pack train",
     "engines.cascade": "dense evaluate examples export layers metrics model pack published region "
     "rule small train",

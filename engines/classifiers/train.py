@@ -9,8 +9,6 @@ run ends when its minutes are over, however busy the machine is.
 from __future__ import annotations
 
 import argparse
-import copy
-import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -24,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engines.classifiers.model import CheckNet, Config
+from engines.training import Average, set_lr
 
 EMA_DECAY = 0.998
 _WARM_UP = 0.03  # part of the time
@@ -105,28 +104,24 @@ def train(crops: Crops, config: Config, options: Options) -> CheckNet:
     random = np.random.default_rng(options.seed)
     net = CheckNet(config)
     net.to(memory_format=torch.channels_last).train()
-    average = copy.deepcopy(net)
-    average.requires_grad_(requires_grad=False)
+    average = Average(net, EMA_DECAY)
     optimiser = torch.optim.AdamW(net.parameters(), options.lr, weight_decay=options.weight_decay)
     start_s, step, recent = time.process_time(), 0, 0.0
     while (spent_s := time.process_time() - start_s) < 60 * options.minutes:
         done = spent_s / (60 * options.minutes)
-        rate = min(done / _WARM_UP, 1) * (1 + math.cos(math.pi * done)) / 2
-        for group in optimiser.param_groups:
-            group["lr"] = options.lr * max(rate, 0.01)
+        set_lr(optimiser, options.lr, part=done, warm=done / _WARM_UP)
         planes, groups, truths = crops.draw(options.batch, random)
         loss = check_loss(net(planes), groups, truths)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         step += 1
-        _follow(average, net, min(EMA_DECAY, step / (step + 10)))
+        average.update(net, step)
         recent = recent + (loss.item() - recent) / min(step, _LOG_STEPS)
         if step % _LOG_STEPS == 0:
             sys.stdout.write(f"{done:.0%} step {step} loss {recent:.4f}\n")
             sys.stdout.flush()
-    average.eval()
-    return average
+    return average.net
 
 
 def load_net(path: Path) -> CheckNet:
@@ -136,15 +131,6 @@ def load_net(path: Path) -> CheckNet:
     net.load_state_dict(saved["net"])
     net.eval()
     return net
-
-
-def _follow(average: CheckNet, net: CheckNet, decay: float) -> None:
-    state = net.state_dict()
-    for name, value in average.state_dict().items():
-        if value.dtype.is_floating_point:
-            value.lerp_(state[name], 1 - decay)
-        else:
-            value.copy_(state[name])
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -9,10 +9,7 @@ its minutes are over; stopped and started again, it goes on from its last checkp
 from __future__ import annotations
 
 import argparse
-import copy
-import math
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -26,6 +23,7 @@ from torch import Tensor, nn
 from engines.detectors.examples import Packs
 from engines.detectors.loss import Targets, candidates, detection_loss
 from engines.detectors.model import Config, StreetNet, cell_grid
+from engines.training import Average, Run, decayed, set_lr
 
 EMA_DECAY = 0.9985
 _WARM_UP_STEPS = 150
@@ -70,49 +68,36 @@ class Stream(torch.utils.data.IterableDataset[tuple[Tensor, Targets]]):  # type:
             yield pictures, candidates(examples, self._config)
 
 
-class Average:
-    """Exponential average of a network, which is what gets exported."""
-
-    def __init__(self, net: nn.Module) -> None:
-        self.net = copy.deepcopy(net).eval().requires_grad_(False)
-
-    def update(self, net: nn.Module, step: int) -> None:
-        """Move towards the network; faster in the first steps."""
-        decay = min(EMA_DECAY, (1 + step) / (10 + step))
-        with torch.no_grad():
-            states = zip(self.net.state_dict().values(), net.state_dict().values(), strict=True)
-            for mine, theirs in states:
-                if mine.dtype.is_floating_point:
-                    mine.lerp_(theirs, 1 - decay)
-                else:
-                    mine.copy_(theirs)
-
-
-def train(packs: Packs, run: Path, options: Options) -> None:
-    """Train until the minutes are over, from the last checkpoint in `run` where there is one."""
+def train(packs: Packs, folder: Path, options: Options) -> None:
+    """Train until the minutes are over, from the last checkpoint in `folder` where there is one."""
     width, height = packs.size
     config = Config(width=width, height=height)
     device = torch.device(options.device)
     torch.manual_seed(options.seed)
     net = StreetNet(config).to(device, memory_format=torch.channels_last).train()
-    average = Average(net)
-    optimizer = torch.optim.AdamW(_groups(net, options.weight_decay), lr=options.lr)
-    step, spent_s = _resume(run, net, average.net, optimizer, device)
+    average = Average(net, EMA_DECAY)
+    optimizer = torch.optim.AdamW(decayed(net, options.weight_decay), lr=options.lr)
+    run = Run(
+        folder,
+        {"net": net, "average": average.net, "optimizer": optimizer},
+        config=asdict(config),
+    )
     forward = torch.compile(net) if options.compiled else net
     batches = iter(
         torch.utils.data.DataLoader(
-            Stream(packs, config, options, step),
+            Stream(packs, config, options, run.step),
             batch_size=None,
             num_workers=options.workers,
             pin_memory=device.type == "cuda",
         )
     )
     grid = cell_grid(config, device)
-    before = time.monotonic() - spent_s
-    logged, saved, first = time.monotonic(), time.monotonic(), step
-    while (spent_s := time.monotonic() - before) < options.minutes * 60:
+    begin = time.monotonic() - run.spent_s
+    logged, saved, first = time.monotonic(), time.monotonic(), run.step
+    while run.spent_s < options.minutes * 60:
         pictures, targets = next(batches)
-        _set_lr(optimizer, options, step, spent_s)
+        part = run.spent_s / (options.minutes * 60)
+        set_lr(optimizer, options.lr, part=part, warm=(run.step + 1) / _WARM_UP_STEPS)
         planes = pictures.to(device, non_blocking=True).to(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=options.bf16):
             rows = forward(planes)
@@ -121,22 +106,22 @@ def train(packs: Packs, run: Path, options: Options) -> None:
         sum(parts).backward()
         nn.utils.clip_grad_norm_(net.parameters(), 10.0)
         optimizer.step()
-        step += 1
-        average.update(net, step)
+        run.step += 1
+        average.update(net, run.step)
         now = time.monotonic()
+        run.spent_s = now - begin
         if now - logged >= _LOG_S:
             score, box = (part.item() for part in parts)
-            rate = (step - first) * options.batch / (now - logged)
-            _log(
-                run,
-                f"step {step} min {spent_s / 60:.1f} score {score:.3f} box {box:.3f} "
-                f"pictures/s {rate:.1f}",
+            rate = (run.step - first) * options.batch / (now - logged)
+            run.log(
+                f"step {run.step} min {run.spent_s / 60:.1f} score {score:.3f} box {box:.3f} "
+                f"pictures/s {rate:.1f}"
             )
-            logged, first = now, step
+            logged, first = now, run.step
         if now - saved >= _CHECKPOINT_S:
-            _save(run, net, average.net, optimizer, step, now - before)
+            run.save()
             saved = now
-    _save(run, net, average.net, optimizer, step, spent_s)
+    run.save()
 
 
 def load_average(run: Path) -> StreetNet:
@@ -146,69 +131,6 @@ def load_average(run: Path) -> StreetNet:
     net.load_state_dict(state["average"])
     net.eval()
     return net
-
-
-def _groups(net: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Decay kernels, but neither biases nor batch norms."""
-    kernels = [p for p in net.parameters() if p.ndim > 1]
-    others = [p for p in net.parameters() if p.ndim <= 1]
-    return [
-        {"params": kernels, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-
-
-def _set_lr(optimizer: torch.optim.Optimizer, options: Options, step: int, spent_s: float) -> None:
-    cosine = 0.5 + 0.5 * math.cos(math.pi * min(spent_s / (options.minutes * 60), 1.0))
-    warm = min((step + 1) / _WARM_UP_STEPS, 1.0)
-    for group in optimizer.param_groups:
-        group["lr"] = options.lr * warm * max(cosine, 0.01)
-
-
-def _resume(
-    run: Path,
-    net: nn.Module,
-    average: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    device: torch.device,
-) -> tuple[int, float]:
-    """Load the last checkpoint; returns its step and the seconds spent so far."""
-    path = run / "checkpoint.pt"
-    if not path.exists():
-        return 0, 0.0
-    state = torch.load(path, map_location=device, weights_only=True)
-    net.load_state_dict(state["net"])
-    average.load_state_dict(state["average"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"]), float(state["spent_s"])
-
-
-def _save(
-    run: Path,
-    net: StreetNet,
-    average: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    step: int,
-    spent_s: float,
-) -> None:
-    state = {
-        "config": asdict(net.config),
-        "net": net.state_dict(),
-        "average": average.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "step": step,
-        "spent_s": spent_s,
-    }
-    run.mkdir(parents=True, exist_ok=True)
-    torch.save(state, run / "checkpoint.tmp")
-    (run / "checkpoint.tmp").replace(run / "checkpoint.pt")
-
-
-def _log(run: Path, line: str) -> None:
-    run.mkdir(parents=True, exist_ok=True)
-    with (run / "log.txt").open("a") as log:
-        log.write(line + "\n")
-    sys.stderr.write(line + "\n")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
