@@ -36,27 +36,20 @@ Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True, slots=True)
-class EnginePath:
-    """An engine that is ready to be loaded on this machine."""
+class Compiled:
+    """An engine that is ready to be loaded on this machine, and what is known of it."""
 
+    engine: bytes
+    """Serialised."""
     path: Path
+    """In the cache."""
     precision: str
+    facts: GraphFacts
+    profiles: tuple[Profile, ...]
     built: bool
     """False if the cache had it already."""
     seconds: float
     """What it took, finding or building."""
-
-
-@dataclass(frozen=True, slots=True)
-class Compiled:
-    """A serialised engine and what is known of it."""
-
-    engine: bytes
-    path: Path
-    built: bool
-    precision: str
-    facts: GraphFacts
-    profiles: tuple[Profile, ...]
 
 
 def build(
@@ -69,7 +62,7 @@ def build(
     version_compatible: bool = False,
     progress: Progress | None = None,
     cache: EngineCache | None = None,
-) -> EnginePath:
+) -> Compiled:
     """Build an engine, or find it in the cache.
 
     Args:
@@ -92,32 +85,6 @@ def build(
         ValueError: an option makes no sense.
     """
     started = time.monotonic()
-    compiled = compile_engine(
-        onnx_path,
-        device=device,
-        precision=precision,
-        batches=batches,
-        workspace_mb=workspace_mb,
-        version_compatible=version_compatible,
-        progress=progress,
-        cache=cache,
-    )
-    seconds = time.monotonic() - started
-    return EnginePath(compiled.path, compiled.precision, compiled.built, seconds)
-
-
-def compile_engine(
-    onnx_path: str | Path,
-    *,
-    device: str = "cuda:0",
-    precision: str | None = None,
-    batches: Sequence[int] | None = None,
-    workspace_mb: int | None = None,
-    version_compatible: bool = False,
-    progress: Progress | None = None,
-    cache: EngineCache | None = None,
-) -> Compiled:
-    """Give the engine itself; see build."""
     index = device_index(device)
     path = Path(onnx_path)
     where = f"tensorrt {device}: {path.name}"
@@ -166,7 +133,10 @@ def compile_engine(
 
     entry = cache.get_or_build(path.stem, key, build_it)
     report(f"{'built' if entry.built else 'found'} {entry.path.name}", 1.0)
-    return Compiled(entry.content, entry.path, entry.built, wanted, facts, profiles)
+    seconds = time.monotonic() - started
+    return Compiled(
+        entry.content, entry.path, wanted, facts, profiles, built=entry.built, seconds=seconds
+    )
 
 
 def device_index(device: str) -> int:

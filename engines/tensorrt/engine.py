@@ -14,7 +14,7 @@ import numpy as np
 import tensorrt as trt
 
 from engines.base import Array, Arrays, Done, Flights, TensorSpec, check_arrays, zeros
-from engines.build import Progress, compile_engine, device_index
+from engines.build import Progress, build, device_index
 from engines.cache import EngineCache
 from engines.errors import EngineError, EngineFailed, EngineMismatch, ModelError
 from engines.onnxfile import read_metadata
@@ -84,7 +84,7 @@ class TensorRtEngine:
         if version_compatible:  # such an engine brings code of its own; the cache vouches for it
             self._runtime.engine_host_code_allowed = True
         for _ in range(2):
-            compiled = compile_engine(
+            compiled = build(
                 path,
                 device=device,
                 precision=precision,
