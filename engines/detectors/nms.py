@@ -88,7 +88,7 @@ def _suppress_padded(
     places = np.where(real, starts[:, None] + columns, starts[:, None])
     side_by_side = boxes[places]  # (groups, most, 4)
     beats = box_iou(side_by_side, side_by_side) > iou
-    beats &= np.triu(np.ones(beats.shape[1:], bool), 1) & real[:, :, None]
+    beats &= (columns[:, None] < columns) & real[:, :, None]
     alive = real
     # Each round settles at least one more box of each ranking, so this ends at the greedy answer.
     while True:
