@@ -312,7 +312,7 @@ def test_events_of_detectors_without_masks_are_as_before() -> None:
 def test_a_run_draws_masks_and_tells_of_them(planted: Path, tmp_path: Path) -> None:
     clip = write_video(tmp_path / "clip.mp4", frames=12)
     arguments = ("run", clip, "--detector", planted, "--out", tmp_path / "out.mp4")
-    done = streamer(*arguments, "--events", tmp_path / "events.jsonl")
+    done = streamer(*arguments, "--events", tmp_path / "events.jsonl", timeout_s=120)
     assert done.returncode == 0, done.stderr
     lines = map(json.loads, (tmp_path / "events.jsonl").read_text().splitlines())
     told = [line for line in lines if line["type"] in ("detection", "track.started")]
