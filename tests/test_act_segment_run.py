@@ -75,15 +75,15 @@ def test_two_runs_of_a_file_give_equal_events(tmp_path: Path, networks: Path) ->
         folder = tmp_path / name
         folder.mkdir()
         config = scene(
-            folder, networks, {**gated(), "out": str(folder / "out.mp4")}, duration_s=6,
+            folder, networks, {**gated(), "out": str(folder / "out.mp4")}, duration_s=4,
             actions={"model": str(networks / "person.onnx"), "scope": "track", "min_s": 0.25},
         )  # fmt: skip
         with Run(folder, config) as run:
             summary = run.finish()
             runs.append(told(run))
-        assert summary["frames_out"] == summary["frames_in"] == 90
+        assert summary["frames_out"] == summary["frames_in"] == 60
         assert not summary["frames_dropped"]
-        assert len(play(folder / "out.mp4")) == 90
+        assert len(play(folder / "out.mp4")) == 60
     assert runs[0].keys() == runs[1].keys() >= {"action.started", "zone.enter", "detection"}
     assert runs[0] == runs[1]
     enters = {name: [e for e in runs[0]["zone.enter"] if e["zone"] == name]
@@ -112,7 +112,7 @@ def test_a_file_tells_of_each_action_once_with_its_times(tmp_path: Path, network
 def test_offline_a_killed_stage_gets_its_frames_again(
     tmp_path: Path, networks: Path, stage: str
 ) -> None:
-    clip = write_flashes(tmp_path / "clip.mp4", [(2, 20)], seconds=24, size=(160, 120))
+    clip = write_flashes(tmp_path / "clip.mp4", [(2, 15)], seconds=18, fps=16, size=(160, 120))
     out = tmp_path / "out.mp4"
     camera = {**gated(str(clip)), "out": str(out)}
     with Run(tmp_path, scene(tmp_path, networks, camera)) as run:
@@ -122,12 +122,12 @@ def test_offline_a_killed_stage_gets_its_frames_again(
         summary = run.finish()
         events = told(run)
     assert summary["restarts"] == 1
-    assert summary["frames_out"] == summary["frames_in"] == len(play(out)) == 600
+    assert summary["frames_out"] == summary["frames_in"] == len(play(out)) == 288
     assert not summary["frames_dropped"]
     assert_no_gaps(run.events())
     assert len(events["action.started"]) == len(events["action.ended"])
     last = events["action.ended"][-1]
-    assert last["end_s"] == pytest.approx(20, abs=0.5)
+    assert last["end_s"] == pytest.approx(15, abs=0.5)
 
 
 def test_live_the_recording_goes_on_whoever_is_killed(tmp_path: Path, networks: Path) -> None:
@@ -152,7 +152,7 @@ def test_live_the_recording_goes_on_whoever_is_killed(tmp_path: Path, networks: 
 def test_a_stage_that_is_given_up_costs_only_what_it_says(
     tmp_path: Path, networks: Path, stage: str
 ) -> None:
-    clip = write_flashes(tmp_path / "clip.mp4", [(2, 30)], seconds=30, size=(160, 120))
+    clip = write_flashes(tmp_path / "clip.mp4", [(2, 18)], seconds=18, fps=16, size=(160, 120))
     out = tmp_path / "out.mp4"
     config = scene(
         tmp_path, networks, {**gated(str(clip)), "out": str(out)}, supervisor={"restarts": 0}
@@ -163,7 +163,7 @@ def test_a_stage_that_is_given_up_costs_only_what_it_says(
         run.wait_event("stage.failed", stage=stage)
         wait_for(lambda: run.process.poll() is not None, "the end of the run", 60)
         assert run.process.returncode == 4
-    assert len(play(out)) == 750
+    assert len(play(out)) == 288
 
 
 @pytest.mark.parametrize("section", ["actions", "segmenter"])

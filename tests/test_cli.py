@@ -146,8 +146,12 @@ def test_wrong_configurations_name_file_line_and_remedy(tmp_path):
 @pytest.mark.parametrize("output", ["--out", "--record"])
 def test_a_full_disk_is_told_and_what_was_flushed_plays(tmp_path, detector, small_disk, output):
     where = small_disk / "o.mp4" if output == "--out" else small_disk
-    scene = "synthetic:street?seed=4&size=640x360&fps=25&seconds=30"
-    with Run(tmp_path, scene, output, where, "--detector", detector) as run:
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        "cameras: {camera1: 'synthetic:street?seed=4&size=320x240&fps=25&seconds=6'}\n"
+        "encode: {preset: ultrafast, crf: 4}\n"  # soon full
+    )
+    with Run(tmp_path, config, output, where, "--detector", detector) as run:
         run.process.communicate(timeout=90)
         assert run.process.returncode == 4
     failed = next(e for e in run.events() if e["type"] == "recording.failed")
