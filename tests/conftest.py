@@ -12,6 +12,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Before a library reads it: threads of workers that share the cores only wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """All tests run side by side, one worker a core, four at most; those of one file run here."""
+    if any(".py" in argument for argument in config.args):
+        return 0
+    return min(4, len(os.sched_getaffinity(0)))
+
 
 def missing(reason: str) -> None:
     """Skip on a user's machine; fail where the environment says that nothing may be missing."""
