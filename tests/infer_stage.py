@@ -45,7 +45,7 @@ class Driven(Infer):
                 spec=build_graph(config, regimes).stage("infer"),
                 config=config,
                 live=regimes,
-                run=f"test{id(self):x}",
+                run=f"test{os.getpid()}.{id(self):x}",
                 incarnation=0,
                 supervisor_pid=os.getpid(),
                 control=f"ipc://@control{id(self):x}",
