@@ -82,10 +82,11 @@ def random_net(family: str) -> nn.Module:
             nn.init.normal_(layer.weight, std=spread)
             if name == "head.regression_head.bbox_reg" and family == "fcos":
                 nn.init.constant_(layer.bias, 1.0)  # or most of its boxes are empty
-    pixels = torch.from_numpy(picture(*SIZES[family])).float()[None] / 64 - 2
-    with torch.no_grad():  # statistics of this very picture, so that no signal dies on its way
-        net.train()
-        net.backbone(pixels.repeat(2, 1, 1, 1))
+    if family != "ssd300":  # which normalises nothing
+        pixels = torch.from_numpy(picture(*SIZES[family])).float()[None] / 64 - 2
+        with torch.no_grad():  # statistics of this very picture, so that no signal dies on its way
+            net.train()
+            net.backbone(pixels.repeat(2, 1, 1, 1))
     return net.eval()
 
 
@@ -97,7 +98,7 @@ def as_detected(family: str, net: nn.Module, pixels: np.ndarray) -> Detections:
     width, height = SIZES[family]
     net.transform.min_size, net.transform.max_size = (min(width, height),), max(width, height)
     if hasattr(head, "detections_per_img"):
-        head.detections_per_img = 300
+        head.detections_per_img = 120 if family == "maskrcnn" else 300  # each costs a mask
     with torch.no_grad():
         found = net([torch.from_numpy(pixels).float() / 255])[0]
     return Detections(
