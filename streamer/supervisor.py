@@ -38,6 +38,7 @@ from streamer.messages import (
     decode_control,
     encode,
 )
+from streamer.overtime import Overtime
 from streamer.queues import LAST_WORDS_MS, make_socket
 from streamer.sources.redact import redact
 from streamer.stage import StageStart
@@ -49,8 +50,6 @@ stage_log = logging.getLogger("streamer.stages")
 TICK_S = 0.1
 BACKOFF_S = (0.05, 5.0)
 """First and longest wait before a restart; it doubles in between."""
-PATIENCE_S = 30.0
-"""After the configured duration, for sources that never gave a frame to measure it by."""
 NOTICES_KEPT = 10_000
 POOLS_KEPT = 2
 
@@ -127,8 +126,8 @@ class Supervisor:
         Returns:
             Figures and failures; all processes are gone, all memory is freed.
         """
-        duration_s = self._graph.config.duration_s
-        deadline = time.monotonic() + duration_s + PATIENCE_S if duration_s else float("inf")
+        duration_s, live = self._graph.config.duration_s, any(self._graph.live.values())
+        overtime = Overtime(duration_s, live=live, now_s=time.monotonic())
         status_at = time.monotonic() + 1.0
         looked_at = time.monotonic()
         try:
@@ -140,12 +139,15 @@ class Supervisor:
                 looked_at = now
                 if self._stop_requests > 1:
                     return Outcome(self._tally.summary(), (), killed=True)
-                if (self._stop_requests or now > deadline) and self._stop_begun_at is None:
+                if self._stop_requests and self._stop_begun_at is None:
                     self._begin_stop()
                 self._watch(now)
                 if now >= status_at:
                     status_at = now + 1.0
-                    self._on_status(self._tally.summary())
+                    so_far = self._tally.summary()
+                    self._on_status(so_far)
+                    if overtime.is_over(so_far.frames_in, now) and self._stop_begun_at is None:
+                        self._begin_stop()
         finally:
             self._close()
         errors = tuple(

@@ -30,6 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "streamer.bridges.section",
         "streamer.memory",
         "streamer.outlets",
+        "streamer.overtime",
         "streamer.rules.section",
         "streamer.sources.redact",  # passwords are hidden on every floor
         "streamer.view",
