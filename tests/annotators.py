@@ -76,7 +76,8 @@ def save_brightness(
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     metadata = {
         "family": "streamer.off", "classes": ",".join(classes), "background": classes[0],
-        "scope": scope, "rate": str(RATE), "window": str(WINDOW), "lag": "0", "weights": "1,0.5",
+        "scope": scope, "rate": str(RATE), "window": str(WINDOW), "lag": "0", "order": "1",
+        "weights": "1,0.5",
     }  # fmt: skip
     helper.set_model_props(model, metadata)
     onnx.save(model, path)

@@ -1,4 +1,4 @@
-"""The networks that OFF takes its feature maps from: BN-Inception, and MobileNets of torchvision.
+"""The networks OFF takes its maps from: BN-Inception, MobileNets, the street detector's trunk.
 
 Each is a list of stages; a stage ends where a map is tapped. Runs in training and export only.
 """
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
+from engines.detectors.model import StreetNet
 from engines.off.config import BackboneName
 
 
@@ -27,6 +28,9 @@ class Tap:
 
 class Backbone(nn.Module):  # type: ignore[misc]
     """Stages in a row; the output of each is a tap."""
+
+    name: BackboneName
+    width: float
 
     def __init__(self, stages: Sequence[nn.Module], taps: Sequence[Tap]) -> None:
         super().__init__()
@@ -50,11 +54,14 @@ def make_backbone(name: BackboneName, *, inputs: int = 3, width: float = 1.0) ->
         inputs: channels of the picture.
         width: factor on all channels; MobileNets only.
     """
-    if name == "bn_inception":
+    if name in ("bn_inception", "street"):
         if width != 1.0:
-            raise ValueError(f"width must be 1 for bn_inception, got {width}; leave it out")
-        return _bn_inception(inputs)
-    return _mobilenet(name, inputs, width)
+            raise ValueError(f"width must be 1 for {name}, got {width}; leave it out")
+        backbone = _bn_inception(inputs) if name == "bn_inception" else _street(inputs)
+    else:
+        backbone = _mobilenet(name, inputs, width)
+    backbone.name, backbone.width = name, width
+    return backbone
 
 
 def _mobilenet(name: str, inputs: int, width: float) -> Backbone:
@@ -74,6 +81,18 @@ def _mobilenet(name: str, inputs: int, width: float) -> Backbone:
         Tap(f"{stride}", stride, layers[end].out_channels)
         for stride, end in zip((8, 16, 32), ends, strict=True)
     ]
+    return Backbone(stages, taps)
+
+
+def _street(inputs: int) -> Backbone:
+    """Take the trunk of the project's detector; its neck and heads are left behind."""
+    net = StreetNet()
+    if inputs != 3:
+        first = net.stem[0][0]
+        net.stem[0][0] = nn.Conv2d(inputs, first.out_channels, 3, 2, 1, bias=False)
+    stages = [nn.Sequential(net.stem, net.stage3), net.stage4, net.stage5]
+    channels = net.config.channels[2:]
+    taps = [Tap(f"{s}", s, c) for s, c in zip((8, 16, 32), channels, strict=True)]
     return Backbone(stages, taps)
 
 

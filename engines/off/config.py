@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-BackboneName = Literal["bn_inception", "mobilenet_v3_small", "mobilenet_v3_large"]
+BackboneName = Literal["bn_inception", "mobilenet_v3_small", "mobilenet_v3_large", "street"]
 Gradient = Literal["sobel", "released"]
 Modality = Literal["rgb", "diff"]
 
@@ -53,8 +53,8 @@ class Config:
     modality: Modality = "rgb"
     stack: int = 1
     """Consecutive differences in one input of modality diff."""
-    temporal: int = 40
-    """Maps of Ft in each unit."""
+    temporal: int = 128
+    """Maps of Ft in each unit, but not more than its tap has channels."""
     spatial: int = 16
     """Maps of the spatial gradient in each unit."""
     gradient: Gradient = "sobel"
@@ -65,6 +65,9 @@ class Config:
     energy: bool = True
     """Heads also see how strong Ft is, as a logarithm: how much moves says much about a fight, and
     is learned from few clips."""
+    order: int = 1
+    """Highest derivative in time whose strength they see: 2 is Ftt, the change of Ft from pair to
+    pair, which is small where somebody walks steadily and large where somebody struggles."""
     dropout: float = 0.5
     rgb_weight: float = 1.0
     """Of the backbone's own score in the fused one."""
@@ -72,6 +75,8 @@ class Config:
     def __post_init__(self) -> None:
         if self.gradient == "sobel" and self.spatial % 2:
             raise ValueError(f"spatial must be even for sobel (Fx and Fy), got {self.spatial}")
+        if self.order not in (1, 2):
+            raise ValueError(f"order must be 1 (Ft) or 2 (also Ftt), got {self.order}")
         if self.classes < 2 or self.stack < 1 or not self.levels:
             raise ValueError(
                 "classes must be at least 2, stack and levels at least 1, "
@@ -82,6 +87,11 @@ class Config:
     def lag(self) -> int:
         """Samples that pass before the backbone has its first input."""
         return self.stack if self.modality == "diff" else 0
+
+    @property
+    def least(self) -> int:
+        """Samples that the first score needs."""
+        return self.lag + 1 + self.order
 
     @classmethod
     def published(cls, classes: int = 101, *, modality: Modality = "rgb") -> Config:
@@ -103,7 +113,6 @@ class Config:
             height=224,
             modality=modality,
             stack=5 if modality == "diff" else 1,
-            temporal=128,
             spatial=32 if modality == "rgb" else 0,
             gradient="released",
             batch_norm=False,
@@ -124,6 +133,7 @@ class Config:
             ),
             width=width,
             height=height,
+            order=2,
             rgb_weight=0.25,
         )
 

@@ -98,8 +98,10 @@ def hold_out(
     rgb = np.zeros((len(truth), classes))
     of_level = [np.zeros_like(rgb) for _ in levels]
     fused = np.zeros_like(rgb)
-    examples = Cached(variants)
     first = task.net(levels)
+    order = first.config.order
+    examples = Cached(variants, order)
+    deepest = Cached([variant.last_tap() for variant in variants], order)
     standardise_units(first, variants[0], seed)
     strengths = [clip_strengths(first, variant) for variant in variants]
     for number in range(folds):
@@ -110,7 +112,7 @@ def hold_out(
         net = task.net(levels)
         net.units.load_state_dict(first.units.state_dict())
         options = Options(RGB_EPOCHS, seed=seed, lr=5e-3)
-        fit(net, "rgb", examples, seen, options, balance=balance)
+        fit(net, "rgb", deepest, seen, options, balance=balance)
         warm_start(net, strengths, torch.from_numpy(truth), seen, balance)
         fit(net, "off", examples, seen, Options(OFF_EPOCHS, seed=seed), balance=balance)
         for clip in np.flatnonzero(fold == number):

@@ -65,7 +65,7 @@ def judge(model: OffModel, path: Path) -> Judged:
     scores = model.scores(memory)
     if scores is None:
         raise SystemExit(
-            f"{path}: clip must hold at least {signature.lag + 2} samples at {signature.rate:g} a "
+            f"{path}: clip must hold at least {signature.least} samples at {signature.rate:g} a "
             f"second, got {memory.samples}; remove its row or give a longer clip"
         )
     return Judged(scores, memory.samples, spent_s)

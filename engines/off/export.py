@@ -106,6 +106,7 @@ def export(
             "rate": f"{rate:g}",
             "window": str(window),
             "lag": str(net.config.lag),
+            "order": str(net.config.order),
             "weights": ",".join(f"{w:g}" for w in weights),
             "licence": licence,
             "trained_on": ",".join(trained_on),

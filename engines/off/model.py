@@ -38,7 +38,7 @@ class State:
     """What one sample leaves to the next of its stream; all (N, ...)."""
 
     maps: tuple[Tensor, ...]
-    """Reduced maps of each unit, temporal channels first, then spatial ones."""
+    """Reduced maps of each unit, temporal channels first, then spatial ones; for Ftt also Ft."""
     pictures: Tensor | None = field(default=None)
     """The last `stack` pictures, for differences alone."""
 
@@ -74,14 +74,14 @@ class OffUnit(nn.Module):  # type: ignore[misc]
 
     def __init__(self, fan_in: int, config: Config) -> None:
         super().__init__()
-        self.temporal = config.temporal
+        self.temporal = min(config.temporal, fan_in)
         reduced = config.spatial // 2 if config.gradient == "sobel" else config.spatial
         self.reduced = reduced
-        self.reduce = nn.Conv2d(fan_in, config.temporal + reduced, 1)
+        self.reduce = nn.Conv2d(fan_in, self.temporal + reduced, 1)
         nn.init.kaiming_normal_(self.reduce.weight, nonlinearity="relu")
         with torch.no_grad():
             self.reduce.bias.fill_(0.0)
-            self.reduce.bias[: config.temporal] = 0.2
+            self.reduce.bias[: self.temporal] = 0.2
         self.gradient = SpatialGradient(reduced, config.gradient) if reduced else None
 
     def prepare(self, x: Tensor) -> Tensor:
@@ -149,7 +149,7 @@ class Head(nn.Module):  # type: ignore[misc]
 
 
 def strengths_of(change: Tensor) -> Tensor:
-    """Logarithms of the mean and of the largest |Ft| of each channel: (N, C, h, w) -> (N, 2C)."""
+    """Logarithms of the mean and of the largest |change| of channels: (N, C, h, w) -> (N, 2C)."""
     size = change.abs()
     both = torch.cat([size.mean((2, 3)), size.amax((2, 3))], dim=1)
     return (both + _SILENCE).log()
@@ -158,9 +158,11 @@ def strengths_of(change: Tensor) -> Tensor:
 class SubLevel(nn.Module):  # type: ignore[misc]
     """One level of the sub-network: [units, level before] -> map, logits."""
 
-    def __init__(self, off: int, above: int, level: Level, config: Config) -> None:
+    def __init__(self, units: Sequence[OffUnit], above: int, level: Level, config: Config) -> None:
         super().__init__()
         norm = config.batch_norm
+        temporal = sum(unit.temporal for unit in units)
+        off = temporal + len(units) * config.spatial
         self.entry = nn.Sequential(
             conv(off + above, level.channels, level.kernel, stride=level.stride, batch_norm=norm),
             nn.ReLU(inplace=True),
@@ -170,16 +172,18 @@ class SubLevel(nn.Module):  # type: ignore[misc]
             blocks.append(Residual(channels, block, batch_norm=norm))
             channels = block.out
         self.blocks = nn.Sequential(*blocks)
-        strengths = len(level.taps) * config.temporal if config.energy else 0
+        strengths = temporal * config.order if config.energy else 0
         self.head = Head(channels, config, pool_first=level.pool_first, strengths=strengths)
-        self.channels, self.spatial = channels, config.spatial
+        self.channels = channels
 
-    def forward(self, units: Sequence[Tensor], above: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, units: Sequence[Tensor], changes: Sequence[Tensor], above: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         inputs = list(units) if above is None else [*units, above]
         x = self.blocks(self.entry(torch.cat(inputs, dim=1)))
         if self.head.strength is None:
             return x, self.head(x)
-        return x, self.head(x, torch.cat([unit[:, self.spatial :] for unit in units], dim=1))
+        return x, self.head(x, torch.cat(list(changes), dim=1))
 
 
 class OffNet(nn.Module):  # type: ignore[misc]
@@ -210,10 +214,9 @@ class OffNet(nn.Module):  # type: ignore[misc]
         self.used = tuple(list(taps).index(name) for name in used)
         """Index among the backbone's maps of each unit's map."""
         self.units = nn.ModuleList(OffUnit(taps[name].channels, config) for name in used)
-        levels, channels = [], 0
+        levels, channels, units = [], 0, iter(self.units)
         for level in config.levels:
-            off = len(level.taps) * (config.spatial + config.temporal)
-            levels.append(SubLevel(off, channels, level, config))
+            levels.append(SubLevel([next(units) for _ in level.taps], channels, level, config))
             channels = levels[-1].channels
         self.levels = nn.ModuleList(levels)
         self.rgb_head = Head(self.backbone.taps[-1].channels, config)
@@ -224,8 +227,8 @@ class OffNet(nn.Module):  # type: ignore[misc]
         """Score clips.
 
         Args:
-            planes: (B, T, 3, H, W) Y, U, V of limited range, 0..255, uint8 or float; T at least 2
-                (2 + stack for differences).
+            planes: (B, T, 3, H, W) Y, U, V of limited range, 0..255, uint8 or float; T at least
+                `config.least`.
         """
         return self.classify(self.maps_of(planes))
 
@@ -238,9 +241,9 @@ class OffNet(nn.Module):  # type: ignore[misc]
     def inputs_of(self, planes: Tensor) -> Tensor:
         """Give what the backbone sees of clips: (B, T - lag, C, H, W) pictures or differences."""
         clips, time = planes.shape[:2]
-        if time < 2 + self.config.lag:
+        if time < self.config.least:
             raise ValueError(
-                f"planes must hold at least {2 + self.config.lag} pictures a clip, got {time}; "
+                f"planes must hold at least {self.config.least} pictures a clip, got {time}; "
                 "one picture has no motion"
             )
         rgb: Tensor = self.colour(planes.flatten(0, 1)).unflatten(0, (clips, time))
@@ -266,14 +269,24 @@ class OffNet(nn.Module):  # type: ignore[misc]
         return logits.unflatten(0, (clips, time))
 
     def pair_logits(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Logits of each level for each pair of following pictures: (B, T-1, classes)."""
+        """Logits of each level for each pair of following pictures: (B, T - order, classes).
+
+        The first pair is only there to be compared with where Ftt is looked at.
+        """
         clips, time = maps[0].shape[:2]
-        units = []
+        order = self.config.order
+        units, changes = [], []
         for unit, index in zip(self.units, self.used, strict=True):
             x = unit.prepare(maps[index].flatten(0, 1)).unflatten(0, (clips, time))
             # each clip's own pictures: the last of one is never compared with the first of the next
-            units.append(unit(x[:, :-1].flatten(0, 1), x[:, 1:].flatten(0, 1)))
-        return [x.unflatten(0, (clips, time - 1)) for x in self._levels(units)]
+            pairs = unit(x[:, :-1].flatten(0, 1), x[:, 1:].flatten(0, 1))
+            pairs = pairs.unflatten(0, (clips, time - 1))
+            ft = pairs[:, :, self.config.spatial :]
+            units.append(pairs[:, order - 1 :].flatten(0, 1))
+            if order == 2:
+                ft = torch.cat([ft[:, 1:], ft[:, 1:] - ft[:, :-1]], dim=2)
+            changes.append(ft.flatten(0, 1))
+        return [x.unflatten(0, (clips, time - order)) for x in self._levels(units, changes)]
 
     def step(self, planes: Tensor, state: State) -> tuple[Tensor, State]:
         """Take one sample of each of N streams, as it is exported.
@@ -281,7 +294,7 @@ class OffNet(nn.Module):  # type: ignore[misc]
         Args:
             planes: (N, 3, H, W).
             state: of the same streams, zeros at their begin; what the outputs say then is void:
-                those of the backbone for `lag` samples, those of OFF for one more.
+                those of the backbone for `lag` samples, those of OFF for `order` more.
 
         Returns:
             Logits (N, 1 + levels, classes), the backbone's first, and the state for the next.
@@ -293,14 +306,19 @@ class OffNet(nn.Module):  # type: ignore[misc]
             pictures = torch.cat([state.pictures[:, 3:], picture], dim=1)
             picture = (pictures - state.pictures) * _DIFFERENCE_GAIN  # each less the one before
         maps = self.backbone(picture)
-        after = [
-            unit.prepare(maps[index]) for unit, index in zip(self.units, self.used, strict=True)
-        ]
-        units = [
-            unit(before, now)
-            for unit, before, now in zip(self.units, state.maps, after, strict=True)
-        ]
-        logits = torch.stack([self.rgb_head(maps[-1]), *self._levels(units)], dim=1)
+        units, changes, after = [], [], []
+        for unit, index, before in zip(self.units, self.used, state.maps, strict=True):
+            now = unit.prepare(maps[index])
+            prepared = now.shape[1]
+            units.append(unit(before[:, :prepared], now))
+            ft = units[-1][:, self.config.spatial :]
+            if self.config.order == 2:
+                changes.append(torch.cat([ft, ft - before[:, prepared:]], dim=1))
+                after.append(torch.cat([now, ft], dim=1))
+            else:
+                changes.append(ft)
+                after.append(now)
+        logits = torch.stack([self.rgb_head(maps[-1]), *self._levels(units, changes)], dim=1)
         return logits, State(tuple(after), pictures)
 
     def first_state(self, streams: int) -> State:
@@ -313,7 +331,7 @@ class OffNet(nn.Module):  # type: ignore[misc]
             maps = self.eval().backbone(inputs)
             self.train(training)
         shapes = [
-            (streams, unit.temporal + unit.reduced, *maps[index].shape[2:])
+            (streams, unit.temporal * config.order + unit.reduced, *maps[index].shape[2:])
             for unit, index in zip(self.units, self.used, strict=True)
         ]
         pictures = inputs if config.modality == "diff" else None
@@ -352,15 +370,20 @@ class OffNet(nn.Module):  # type: ignore[misc]
             hook.remove()
         return counts[0], counts[1]
 
-    def _levels(self, units: Sequence[Tensor]) -> list[Tensor]:
-        """Run the sub-network over the units' outputs, each level on top of the one before."""
+    def _levels(self, units: Sequence[Tensor], changes: Sequence[Tensor]) -> list[Tensor]:
+        """Run the sub-network over the units' outputs, each level on top of the one before.
+
+        Args:
+            units: outputs [Fx, Fy | Ft] of all units.
+            changes: Ft of each, for the heads; behind it Ftt where that is looked at.
+        """
         logits, used = [], 0
         above: Tensor | None = None
         for level, layer in zip(self.config.levels, self.levels, strict=True):
-            of_level = units[used : used + len(level.taps)]
+            own = slice(used, used + len(level.taps))
             used += len(level.taps)
             # the level above is of the same size, also an odd one: every stride rounds up
-            above, out = layer(of_level, above)
+            above, out = layer(units[own], changes[own], above)
             logits.append(out)
         return logits
 

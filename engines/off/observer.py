@@ -58,7 +58,7 @@ class Stream:
     hysteresis: Hysteresis
     seen_ns: int = 0
     scores: dict[str, float] = field(default_factory=dict)
-    """The last ones, by class; empty before the window has two samples."""
+    """The last ones, by class; empty before the window is filled enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,8 @@ class Observer:
             )
         wanted = options.only or [c for c in signature.classes if c != signature.background]
         self._limits = {c: options.thresholds.get(c, options.default) for c in wanted}
-        self._least = max(2, round(options.least_fill * signature.window)) + signature.lag
+        filled = round(options.least_fill * signature.window) + signature.lag
+        self._least = max(signature.least, filled)
         self._cameras: dict[str, _Camera] = {}
         self._turns = FairTurns(options.crops_per_s, signature.rate)
 

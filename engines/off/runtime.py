@@ -94,7 +94,7 @@ class OffModel:
 
         Returns:
             For each stream the score of each class, 0..1, over its window so far; None before
-            the second sample (or later, where the network wants differences).
+            there are `signature.least` samples.
 
         Raises:
             EngineMismatch: planes of another size, or not one for each memory.
@@ -112,11 +112,11 @@ class OffModel:
     def scores(self, memory: Memory) -> F32 | None:
         """Score a stream's window as it is: the mean over samples and pairs, levels weighted."""
         # as if the window were a clip: its first samples are only there to be compared with
-        lag, logits = self.signature.lag, list(memory.logits)
-        if len(logits) < lag + 2:
+        signature, logits = self.signature, list(memory.logits)
+        if len(logits) < signature.least:
             return None
-        own = np.mean([x[0] for x in logits[lag:]], axis=0)
-        levels = np.mean([x[1:] for x in logits[lag + 1 :]], axis=0)
+        own = np.mean([x[0] for x in logits[signature.lag :]], axis=0)
+        levels = np.mean([x[1:] for x in logits[signature.least - 1 :]], axis=0)
         fused = np.tensordot(self.signature.weights, np.vstack([own[None], levels]), 1)
         odds = np.exp(fused - fused.max())
         return np.asarray(odds / odds.sum(), np.float32)

@@ -35,12 +35,19 @@ class Signature:
     window: int
     """Samples that a score is the mean over."""
     lag: int
-    """Samples that pass before the backbone's logits mean something; OFF's need one more."""
+    """Samples that pass before the backbone's logits mean something; OFF's need `order` more."""
+    order: int
+    """Highest derivative in time that OFF looks at."""
     weights: NDArray[np.float32]
     """(1 + levels,) of the backbone's logits and of each level's in the fused score."""
     planes: TensorSpec
     states: tuple[TensorSpec, ...]
     """Inputs that hold what the sample before left, in the order of the graph."""
+
+    @property
+    def least(self) -> int:
+        """Samples that the first score needs."""
+        return self.lag + 1 + self.order
 
     @property
     def width(self) -> int:
@@ -86,16 +93,13 @@ def recognise(engine: Engine, where: str) -> Signature:
     try:
         classes = tuple(metadata["classes"].split(","))
         weights = np.array([float(w) for w in metadata["weights"].split(",")], np.float32)
-        rate, window, lag = (
-            float(metadata["rate"]),
-            int(metadata["window"]),
-            int(metadata["lag"]),
-        )
+        rate, window = float(metadata["rate"]), int(metadata["window"])
+        lag, order = int(metadata["lag"]), int(metadata["order"])
         background, scope = metadata["background"], metadata["scope"]
     except (KeyError, ValueError) as error:
         raise ModelError(
-            f"{where}: metadata must hold classes, background, scope, rate, window, lag and "
-            f"weights, got a wrong or no {error}; export the network again"
+            f"{where}: metadata must hold classes, background, scope, rate, window, lag, order "
+            f"and weights, got a wrong or no {error}; export the network again"
         ) from error
     inputs = {spec.name: spec for spec in engine.inputs}
     outputs = {spec.name: spec for spec in engine.outputs}
@@ -118,4 +122,6 @@ def recognise(engine: Engine, where: str) -> Signature:
             f"{where}: background must be a class and scope one of {', '.join(SCOPES)}, got "
             f"{background!r} and {scope!r}; export the network again"
         )
-    return Signature(classes, background, scope, rate, window, lag, weights, inputs[PLANES], states)
+    return Signature(
+        classes, background, scope, rate, window, lag, order, weights, inputs[PLANES], states
+    )

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engines.off.augment import augmented_clip, jittered_index
+from engines.off.config import Config
 from engines.off.model import OffNet
 from engines.off.shards import Pack
 from engines.off.variants import Variant, load_variants
@@ -44,7 +45,7 @@ class Options:
     batch: int = 16
     """Clips."""
     segments: int = 3
-    """Pairs of following samples that are drawn from each clip."""
+    """Runs of following samples that are drawn from each clip, as short as a score allows."""
     span: int | None = None
     """Samples that they lie within, all of one label; None is the whole clip."""
     lr: float = 1e-3
@@ -61,19 +62,19 @@ class Examples(Protocol):
     def batch(
         self, clips: Int, options: Options, rng: np.random.Generator
     ) -> tuple[list[Tensor] | Tensor, Tensor]:
-        """Pairs of some clips and the label of each.
+        """Short runs of some clips and the label of each.
 
         Returns:
-            Maps (B, segments, 2, C, h, w) of each tap, or planes (B, segments, 2, 3, H, W), and
-            labels (B,).
+            Maps (B, segments, run, C, h, w) of each tap, or planes (B, segments, run, 3, H, W),
+            and labels (B,).
         """
 
 
 class Cached:
     """Examples from maps that were computed before."""
 
-    def __init__(self, variants: Sequence[Variant], *, plain: bool = False) -> None:
-        self.variants = variants if plain or len(variants) == 1 else variants[1:]
+    def __init__(self, variants: Sequence[Variant], order: int) -> None:
+        self.variants, self.order = (variants if len(variants) == 1 else variants[1:]), order
 
     def batch(
         self, clips: Int, options: Options, rng: np.random.Generator
@@ -82,7 +83,10 @@ class Cached:
         # all of a batch from one variant, so that each tap is read once
         variant = self.variants[int(rng.integers(len(self.variants)))]
         index, labels = zip(
-            *(draw_pairs(rng, variant.label[a:b], a, options) for a, b in _spans(variant, clips)),
+            *(
+                draw_runs(rng, variant.label[a:b], a, self.order, options)
+                for a, b in _spans(variant, clips)
+            ),
             strict=True,
         )
         return variant.gathered(np.stack(index)), torch.tensor(labels)
@@ -91,20 +95,21 @@ class Cached:
 class Pictures:
     """Examples from packed pictures, augmented anew each time."""
 
-    def __init__(self, pack: Pack, size: tuple[int, int], lag: int) -> None:
-        self.pack, self.size, self.lag = pack, size, lag
+    def __init__(self, pack: Pack, size: tuple[int, int], config: Config) -> None:
+        self.pack, self.size, self.config = pack, size, config
 
     def batch(
         self, clips: Int, options: Options, rng: np.random.Generator
     ) -> tuple[list[Tensor] | Tensor, Tensor]:
-        """See Examples; each pair comes with the `lag` pictures before it."""
+        """See Examples; each run comes with the `lag` pictures before it."""
         planes, labels = [], []
         for clip in clips:
             begin, end = self.pack.span(int(clip))
             index = jittered_index(rng, end - begin)
             of_index = self.pack.label[begin:end][index]
-            pairs, label = draw_pairs(rng, of_index[self.lag :], 0, options)
-            wanted = pairs[:, :1] + np.arange(2 + self.lag)  # (segments, 2 + lag)
+            lag, order = self.config.lag, self.config.order
+            runs, label = draw_runs(rng, of_index[lag:], 0, order, options)
+            wanted = runs[:, :1] + np.arange(self.config.least)
             frames = self.pack.frames[begin:end][index[wanted.reshape(-1)]]
             changed = augmented_clip(frames, self.size, rng)
             planes.append(changed.reshape(*wanted.shape, *changed.shape[1:]))
@@ -112,26 +117,27 @@ class Pictures:
         return torch.from_numpy(np.stack(planes)), torch.tensor(labels)
 
 
-def draw_pairs(
-    rng: np.random.Generator, label: NDArray[np.int16], first: int, options: Options
+def draw_runs(
+    rng: np.random.Generator, label: NDArray[np.int16], first: int, order: int, options: Options
 ) -> tuple[Int, int]:
-    """Choose pairs of following samples of one label: index (segments, 2) from `first` on."""
-    if len(label) < 2:
-        raise ValueError(f"label must have at least 2 samples, got {len(label)}; drop short clips")
+    """Choose runs of following samples of one label: index (segments, 1 + order) from `first`."""
+    if len(label) < 1 + order:
+        raise ValueError(
+            f"label must have at least {1 + order} samples, got {len(label)}; drop short clips"
+        )
     at, span = 0, len(label)
     if options.span is not None:
         span = min(options.span, len(label))
         at = int(rng.integers(len(label) - span + 1))
     target = int(label[at + span - 1])
-    pure = at + np.flatnonzero(
-        (label[at : at + span - 1] == target) & (label[at + 1 : at + span] == target)
-    )
-    if len(pure) < (span - 1) // 2 or not len(pure):  # hardly begun: take what is all of one kind
-        pure = np.flatnonzero(label[:-1] == label[1:])
+    windows = np.lib.stride_tricks.sliding_window_view(label, 1 + order)
+    pure = at + np.flatnonzero((windows[at : at + span - order] == target).all(1))
+    if len(pure) < (span - order) // 2 or not len(pure):  # hardly begun: take what is of one kind
+        pure = np.flatnonzero((windows == windows[:, :1]).all(1))
         target = int(label[rng.choice(pure)])
         pure = pure[label[pure] == target]
     chosen = np.sort(rng.choice(pure, options.segments, replace=len(pure) < options.segments))
-    return first + chosen[:, None] + np.array([0, 1]), target
+    return first + chosen[:, None] + np.arange(1 + order), target
 
 
 def fit(
@@ -309,16 +315,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     width, height = (int(n) for n in options.size.split("x"))
     net = initial_net(options.init, len(pack.classes), (width, height))
     examples: Cached | Pictures
+    variants: list[Variant] = []
     if options.features:
-        examples = Cached(load_variants(options.features))
+        variants = load_variants(options.features)
+        if options.step == "rgb":
+            variants = [variant.last_tap() for variant in variants]
+        examples = Cached(variants, net.config.order)
     else:
-        examples = Pictures(pack, (width, height), net.config.lag)
-    if isinstance(examples, Cached) and options.step == "off" and not begun(options.run, "off"):
+        examples = Pictures(pack, (width, height), net.config)
+    if variants and options.step == "off" and not begun(options.run, "off"):
         if begun(options.run, "rgb"):
             net = load_net(options.run / "checkpoint.pt")
-        standardise_units(net, examples.variants[0], seed=0)
+        standardise_units(net, variants[0], seed=0)
         if options.span is None:
-            strengths = [clip_strengths(net, variant) for variant in examples.variants]
+            strengths = [clip_strengths(net, variant) for variant in variants]
             labels = torch.from_numpy(pack.clip_labels().astype(np.int64))
             warm_start(net, strengths, labels, np.arange(len(pack)))
         save_net(net, options.run / "checkpoint.pt", step="rgb")

@@ -28,6 +28,10 @@ class Variant:
             for m in self.maps
         ]
 
+    def last_tap(self) -> Variant:
+        """The same clips with the deepest map alone: all that the backbone's own head reads."""
+        return Variant(self.maps[-1:], self.start, self.label)
+
     @classmethod
     def load(cls, folder: Path) -> Variant:
         """Map one variant."""

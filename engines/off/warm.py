@@ -16,7 +16,7 @@ from torch import Tensor
 from engines.off.model import OffNet, OffUnit, strengths_of
 from engines.off.variants import Variant
 
-DECAY = 0.02
+DECAY = 0.05
 """Of the regression's weights on standardised strengths."""
 
 _SHIFT = 2.0
@@ -54,10 +54,10 @@ def _pass_on(unit: OffUnit, mean: Tensor, deviation: Tensor, rng: np.random.Gene
 
 
 def clip_strengths(net: OffNet, variant: Variant, span: int | None = None) -> list[list[Tensor]]:
-    """Mean strengths (2 temporal,) of each unit's Ft over each clip, or each run of `span` pairs.
+    """Mean strengths of each unit's Ft, and Ftt, over each clip, or each run of `span` pairs.
 
     Returns:
-        For each clip the tensors (runs, 2 temporal) of all units.
+        For each clip the tensors (runs, 2 temporal order) of all units.
     """
     clips = []
     for begin, end in zip(variant.start[:-1], variant.start[1:], strict=True):
@@ -66,7 +66,10 @@ def clip_strengths(net: OffNet, variant: Variant, span: int | None = None) -> li
         with torch.no_grad():
             for unit, index in zip(net.units, net.used, strict=True):
                 prepared = unit.prepare(maps[index])[:, : unit.temporal]
-                rows.append(_means(strengths_of(prepared[1:] - prepared[:-1]), span))
+                change = prepared[1:] - prepared[:-1]
+                if net.config.order == 2:
+                    change = torch.cat([change[1:], change[1:] - change[:-1]], dim=1)
+                rows.append(_means(strengths_of(change), span))
         clips.append(rows)
     return clips
 
@@ -84,7 +87,7 @@ def weigh_strengths(
 
     Args:
         net: whose units gave the strengths.
-        strengths: of each unit, (rows, 2 temporal).
+        strengths: of each unit, (rows, 2 temporal order).
         labels: (rows,).
         balance: weight of each class in the loss.
     """

@@ -9,10 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from engines.detectors.train import load_average
 from engines.off.backbones import Backbone, make_backbone
+from engines.off.colour import Rgb
 from engines.off.config import BackboneName, Block, Config, Level, Modality
 from engines.off.model import OffNet
 
+PLANES_SCALE = 128
+"""What the detector divides its planes by."""
 SHIPPED_BACKBONE = Path(__file__).parent.parent / "zoo" / "off" / "backbone.npz"
 """What all shipped recognisers see with."""
 
@@ -34,12 +38,16 @@ def initial_net(
         levels: strides that have units.
     """
     config = Config.small(classes, width=size[0], height=size[1]).with_levels(levels)
-    net = OffNet(replace(config, modality=modality))
     if backbone == "random":
+        net = OffNet(replace(config, modality=modality))
         torch.manual_seed(0)  # the same one each time, as its maps are cached
         net.backbone = make_backbone(config.backbone, width=config.backbone_width)
-    else:
-        net.backbone = load_backbone(Path(backbone))
+        return net
+    loaded = load_backbone(Path(backbone))
+    net = OffNet(
+        replace(config, modality=modality, backbone=loaded.name, backbone_width=loaded.width)
+    )
+    net.backbone = loaded
     return net
 
 
@@ -53,7 +61,7 @@ def load_backbone(path: Path) -> Backbone:
         raise SystemExit(
             f"{path}: backbone must be an .npz or a run of engines.off.pretrain, got {error}"
         ) from None
-    backbone = make_backbone(state["options"]["backbone"], width=state["options"]["width"])
+    backbone = make_backbone(state["backbone"], width=state["width"])
     prefix = "backbone."
     backbone.load_state_dict(
         {k[len(prefix) :]: v for k, v in state["student"].items() if k.startswith(prefix)}
@@ -61,13 +69,34 @@ def load_backbone(path: Path) -> Backbone:
     return backbone
 
 
-def save_backbone(backbone: Backbone, name: BackboneName, width: float, path: Path) -> None:
+def detector_backbone(run: Path) -> Backbone:
+    """Take the trunk of a run of engines.detectors.train, made to be fed RGB instead of planes."""
+    net = load_average(run)
+    backbone = make_backbone("street")
+    (stem, stage3), stage4, stage5 = backbone.stages
+    for mine, trained in (
+        (stem, net.stem), (stage3, net.stage3), (stage4, net.stage4), (stage5, net.stage5)
+    ):  # fmt: skip
+        mine.load_state_dict(trained.state_dict())
+    colour = Rgb()
+    to_planes = colour.weight[:, :, 0, 0].inverse() / PLANES_SCALE
+    convolution, norm = stem[0][0], stem[0][1]
+    with torch.no_grad():
+        kernel = torch.einsum("oihw,ij->ojhw", convolution.weight, to_planes)
+        norm.running_mean += torch.einsum("ojhw,j->o", kernel, colour.bias)
+        convolution.weight.copy_(kernel)
+    return backbone
+
+
+def save_backbone(backbone: Backbone, path: Path) -> None:
     """Write a backbone in fp16."""
     arrays = {
         key: value.numpy().astype(np.float16 if value.is_floating_point() else np.int64)
         for key, value in backbone.state_dict().items()
     }
-    np.savez_compressed(path, name_of_backbone=name, width_of_backbone=width, **arrays)
+    np.savez_compressed(
+        path, name_of_backbone=backbone.name, width_of_backbone=backbone.width, **arrays
+    )
 
 
 def _load_npz(path: Path) -> Backbone:

@@ -82,8 +82,8 @@ def test_the_released_kernel_adds_both_derivatives_with_y_negated() -> None:
 
 
 def test_the_spatial_branch_is_of_the_earlier_picture() -> None:
-    unit = OffUnit(4, tiny(temporal=6, spatial=4))
-    this, following = unit.prepare(torch.rand(1, 4, 8, 8)), unit.prepare(torch.rand(1, 4, 8, 8))
+    unit = OffUnit(8, tiny(temporal=6, spatial=4))
+    this, following = unit.prepare(torch.rand(1, 8, 8, 8)), unit.prepare(torch.rand(1, 8, 8, 8))
     out = unit(this, following)
     assert torch.equal(out[:, :4], unit.gradient(this[:, 6:]))
     assert torch.equal(out[:, 4:], following[:, :6] - this[:, :6])
@@ -103,8 +103,13 @@ def test_a_clip_is_never_compared_with_its_neighbour_in_the_batch() -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [tiny(), tiny(gradient="released"), tiny(modality="diff", stack=2, spatial=0)],
-    ids=["sobel", "released", "differences"],
+    [
+        tiny(),
+        tiny(order=1, gradient="released"),
+        tiny(modality="diff", stack=2, spatial=0),
+        tiny(backbone="street", backbone_width=1.0),
+    ],
+    ids=["sobel", "released", "differences", "street"],
 )
 def test_steps_over_a_stream_give_what_the_clip_gives(config: Config) -> None:
     net = OffNet(config).eval()
@@ -116,16 +121,15 @@ def test_steps_over_a_stream_give_what_the_clip_gives(config: Config) -> None:
             logits, state = net.step(clips[:, t], state)
             steps.append(logits)
     logits = torch.stack(steps, 1)  # (B, T, 1 + levels, classes)
-    lag = config.lag
-    assert torch.allclose(logits[:, lag:, 0].mean(1), scores.rgb, atol=1e-5)
+    assert torch.allclose(logits[:, config.lag :, 0].mean(1), scores.rgb, atol=1e-5)
     for number, level in enumerate(scores.levels, 1):
-        assert torch.allclose(logits[:, lag + 1 :, number].mean(1), level, atol=1e-5)
+        assert torch.allclose(logits[:, config.least - 1 :, number].mean(1), level, atol=1e-5)
 
 
 @pytest.mark.parametrize("modality", ["rgb", "diff"])
 def test_gradients_reach_every_parameter(modality: str) -> None:
     net = OffNet(tiny(modality=modality, dropout=0.0)).train()
-    scores = net(planes(3, 3, 3, 64, 64))
+    scores = net(planes(3, 4, 3, 64, 64))
     sum(x.square().sum() for x in (scores.rgb, *scores.levels)).backward()
     dead = [n for n, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert not dead
@@ -137,7 +141,7 @@ def test_odd_sizes_pass(name: str, size: tuple[int, int]) -> None:
     config = tiny() if name == "small" else Config.published(3)
     net = OffNet(replace(config, width=size[0], height=size[1])).eval()
     with torch.no_grad():
-        scores = net(planes(1, 2, 3, size[1], size[0]))
+        scores = net(planes(1, 3, 3, size[1], size[0]))
         logits, _ = net.step(planes(1, 3, size[1], size[0]), net.first_state(1))
     assert scores.fused.isfinite().all()
     assert logits.shape == (1, 4, config.classes)
@@ -145,14 +149,36 @@ def test_odd_sizes_pass(name: str, size: tuple[int, int]) -> None:
 
 def test_one_picture_has_no_motion() -> None:
     with pytest.raises(ValueError, match="at least 2 pictures a clip, got 1"):
-        OffNet(tiny())(planes(1, 1, 3, 64, 64))
-    with pytest.raises(ValueError, match="at least 4 pictures a clip, got 3"):
-        OffNet(tiny(modality="diff", stack=2))(planes(1, 3, 3, 64, 64))
+        OffNet(tiny(order=1))(planes(1, 1, 3, 64, 64))
+    with pytest.raises(ValueError, match="at least 5 pictures a clip, got 4"):
+        OffNet(tiny(modality="diff", stack=2))(planes(1, 4, 3, 64, 64))
+
+
+def test_ftt_is_the_change_of_ft() -> None:
+    """A map that changes by equal steps has none; where a step is larger, the head sees by what."""
+    net = OffNet(tiny(dropout=0.0)).eval()
+    seen = []
+    net.levels[0].head.strength.register_forward_hook(lambda _l, i, _o: seen.append(i[0].exp()))
+    first = torch.rand(1, 1, 24, 8, 8)
+    deeper = zip(net.backbone.taps[1:], (4, 2), strict=True)
+    others = [torch.zeros(1, 3, tap.channels, size, size) for tap, size in deeper]
+    for last in (2.0, 2.5):
+        ramp = torch.cat([first, first + 1, first + last], dim=1)
+        with torch.no_grad():
+            net.units[0].reduce.weight.abs_()  # so that the ReLU cuts nothing
+            net.pair_logits([ramp, *others])
+    still, jerk = (x[0] for x in seen)
+    c = net.units[0].temporal
+    assert torch.allclose(still[c : 2 * c], torch.full((c,), 0.01), atol=1e-4)
+    assert (jerk[c : 2 * c] > 0.1).all()
+    assert torch.allclose(jerk[:c], still[:c] * 1.5, rtol=0.05)
 
 
 def test_a_unit_needs_a_tap_that_is_there() -> None:
     with pytest.raises(ValueError, match="taps of 8, 16, 32, got 3a, 3b"):
         OffNet(replace(Config.published(2), backbone="mobilenet_v3_small"))
+    with pytest.raises(ValueError, match=r"order must be 1 .*, got 3"):
+        tiny(order=3)
     with pytest.raises(ValueError, match="spatial must be even"):
         tiny(spatial=5)
 
@@ -161,7 +187,7 @@ def test_levels_can_be_taken_alone() -> None:
     config = tiny().with_levels(("16",))
     net = OffNet(config).eval()
     with torch.no_grad():
-        scores = net(planes(1, 2, 3, 64, 64))
+        scores = net(planes(1, 3, 3, 64, 64))
     assert len(scores.levels) == 1
     assert len(net.units) == 1
 

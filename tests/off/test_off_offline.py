@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from engines.detectors.model import StreetNet
 from engines.off.augment import STEP, augmented_clip, jittered_index, plain_index
+from engines.off.colour import Rgb
 from engines.off.confusion import confusion_svg
 from engines.off.evaluate import main as evaluate
 from engines.off.metrics import (
@@ -22,8 +25,14 @@ from engines.off.metrics import (
 )
 from engines.off.pack import pack_clips, pack_street, read_labels, street_persons
 from engines.off.shards import Pack, Packer
-from engines.off.train import Options, Pictures, draw_pairs, fit
-from engines.off.weights import initial_net, load_backbone, load_net
+from engines.off.train import Options, Pictures, draw_runs, fit
+from engines.off.weights import (
+    detector_backbone,
+    initial_net,
+    load_backbone,
+    load_net,
+    save_backbone,
+)
 from engines.zoo import find_model
 
 CLASSES = ("normal", "fight")
@@ -113,24 +122,25 @@ def test_samples_are_at_half_the_packs_rate() -> None:
         assert np.diff(index).mean() == pytest.approx(STEP, rel=0.25)
 
 
-def test_pairs_lie_in_one_label() -> None:
+@pytest.mark.parametrize("order", [1, 2])
+def test_runs_lie_in_one_label(order: int) -> None:
     label = np.array([0] * 7 + [1] * 9, np.int16)
     for seed in range(50):
-        pairs, target = draw_pairs(
-            np.random.default_rng(seed), label, 100, Options(1, segments=3, span=6)
+        runs, target = draw_runs(
+            np.random.default_rng(seed), label, 100, order, Options(1, segments=3, span=6)
         )
-        assert pairs.shape == (3, 2)
-        assert (pairs[:, 1] - pairs[:, 0] == 1).all()
-        assert (label[pairs - 100] == target).all()
-    with pytest.raises(ValueError, match="at least 2 samples"):
-        draw_pairs(np.random.default_rng(0), label[:1], 0, Options(1))
+        assert runs.shape == (3, 1 + order)
+        assert (np.diff(runs) == 1).all()
+        assert (label[runs - 100] == target).all()
+    with pytest.raises(ValueError, match=f"at least {1 + order} samples"):
+        draw_runs(np.random.default_rng(0), label[:order], 0, order, Options(1))
 
 
 def test_both_steps_train_and_go_on_where_they_stopped(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     pack = tiny_pack(tmp_path / "pack")
     net = initial_net("random", 2, (64, 64))
-    examples, clips = Pictures(pack, (64, 64), 0), np.arange(6)
+    examples, clips = Pictures(pack, (64, 64), net.config), np.arange(6)
     run = tmp_path / "run"
     fit(net, "rgb", examples, clips, Options(1, segments=2), run=run)
     frozen = {k: v.clone() for k, v in net.backbone.state_dict().items()}
@@ -147,6 +157,29 @@ def test_the_shipped_backbone_fits() -> None:
     assert [tap.stride for tap in net.backbone.taps] == [8, 16, 32]
     with pytest.raises(SystemExit, match="backbone must be"):
         load_backbone(Path("/nowhere"))
+
+
+def test_the_detectors_trunk_sees_rgb_as_it_saw_planes(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = StreetNet().train()
+    with torch.no_grad():
+        net(torch.randint(16, 236, (2, 3, 256, 448)))  # statistics that are not those of the start
+    state = {"config": asdict(net.config), "average": net.eval().state_dict()}
+    torch.save(state, tmp_path / "checkpoint.pt")
+    backbone = detector_backbone(tmp_path).eval()
+    planes = torch.randint(16, 236, (1, 3, 128, 128)).float()
+    with torch.no_grad():
+        wanted = net.stage3(net.stem(planes / 128))
+        seen = backbone(Rgb()(planes))[0]
+    inside = (..., slice(3, -3), slice(3, -3))  # the border is padded with another colour
+    assert wanted[inside].std() > 0.02
+    assert torch.allclose(seen[inside], wanted[inside], atol=1e-4)
+    save_backbone(backbone, tmp_path / "trunk.npz")
+    again = initial_net(str(tmp_path / "trunk.npz"), 2, (64, 64))
+    assert again.config.backbone == "street"
+    assert torch.allclose(
+        again.backbone.stages[1][0][0].weight, backbone.stages[1][0][0].weight, atol=1e-3
+    )
 
 
 def test_figures_of_known_scores() -> None:
@@ -218,7 +251,7 @@ def test_a_folder_of_clips_is_scored(
 def test_a_picture_is_no_clip(data_dir: Path, tmp_path: Path) -> None:
     picture = next((data_dir / "coco" / "val").rglob("*.jpg"))
     (tmp_path / "one.jpg").symlink_to(picture)
-    with pytest.raises(SystemExit, match="must hold at least 2 samples at 8 a second, got 1"):
+    with pytest.raises(SystemExit, match="must hold at least 3 samples at 8 a second, got 1"):
         evaluate(["--data", str(labels(tmp_path, "one.jpg,fight,s1")), "--model", "fight"])
 
 
