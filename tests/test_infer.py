@@ -72,7 +72,7 @@ def test_each_camera_gets_its_own_results_in_order_and_then_its_end():
 
 @pytest.mark.parametrize("live", [False, True], ids=["fixed batch", "free batch"])
 def test_a_batch_finds_what_single_frames_do(live):
-    with Driven(cameras=4, live=live, detector={"batch": 4, "streams": 1}) as infer:
+    with Driven(cameras=4, live=live, detector={"batch": 4, "streams": 1, "age_s": 10.0}) as infer:
         for seq in range(2):
             for camera in range(4):
                 infer.frame(f"c{camera}", seq, picture((seq + camera) % 4))
