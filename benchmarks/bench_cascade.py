@@ -78,8 +78,18 @@ def frames(
         "by_share": [plain(row) for row in rows[len(RHOS) + 1 :]],
         "shorter_dense": [plain(row) for row in shorter],
     }
-    loss = dense.scores.miou() - ours.scores.miou()
+    miou = ours.scores.miou()
+    loss = dense.scores.miou() - miou
+    as_fast = [row.scores.miou() for row in (*shorter, dense) if row.ms_cpu <= ours.ms_cpu]
     gates = [
+        Gate("mIoU on validation", round(miou, 4), 0.58, 0.67, True),
+        Gate(
+            "mIoU above the dense networks as fast",
+            round(miou - max(as_fast), 4),
+            0.001,
+            0.01,
+            True,
+        ),
         Gate("faster than dense, times", round(dense.ms_cpu / ours.ms_cpu, 2), 1.4, 1.8, True),
         Gate("loss of mIoU against dense", round(loss, 4), 0.005, 0.0),
         Gate("ms a frame, two threads, median", round(ours.ms, 1), 25, 12),
@@ -184,15 +194,20 @@ def blocks(
     inputs = [forms.input_of(segmenter, picture.planes) for picture in camvid(data, limit)]
     ways = forms.measure(segmenter, dense_engine, inputs)
     rows: list[list[Value]] = [
-        [way.name, round(way.positions_share, 3), round(way.ms_cpu, 2)] for way in ways
+        [way.name, round(way.positions_share, 3), way.ms_cpu, round(way.equal, 4)] for way in ways
     ]
-    table(["way", "positions run", "cpu ms of stages 2 and 3"], rows)
+    table(["way", "positions run", "cpu ms of stages 2 and 3", "labels equal to dense"], rows)
     by_length = forms.break_even(segmenter)
     shares: list[list[Value]] = [[round(share, 3), round(ratio, 3)] for share, ratio in by_length]
     table(["share of blocks", "time against the whole map"], shares)
     results: dict[str, Value] = {
         "ways": [
-            {"name": way.name, "positions": round(way.positions_share, 4), "ms_cpu": way.ms_cpu}
+            {
+                "name": way.name,
+                "positions": round(way.positions_share, 4),
+                "ms_cpu": way.ms_cpu,
+                "equal": round(way.equal, 4),
+            }
             for way in ways
         ],
         "break_even": [{"share": share, "of_whole": ratio} for share, ratio in by_length],

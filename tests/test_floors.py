@@ -100,8 +100,8 @@ _OFFLINE = {
     # Files of engines that no running pipeline needs; all others are runtime.
     "engines": "export quantize training",
     "engines.classifiers": "describe evaluate export model pack train",
-    "engines.cascade": "dense evaluate examples export layers metrics model pack published region "
-    "rule small train",
+    "engines.cascade": "blocks dense evaluate examples export layers metrics model pack published "
+    "region rule small train",
     "engines.codec": "checkpoint costs dvc dvc_export evaluate export layers pack "
     "peers plot probes recipe rt shards share textures train train_dvc training transforms",
     "engines.detectors": "agreement calibrate evaluate examples export loss model pack "
@@ -143,6 +143,7 @@ HOMES: dict[str, tuple[str, ...]] = {
         "engines.detectors.outlines",
         "engines.detectors.preprocess",
         "engines.crops",
+        "engines.cascade.motion",
         "engines.cascade.picture",
         "engines.off.crops",
         "OFFLINE",

@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,19 +27,23 @@ from engines.cascade.stages import BUCKETS, Rule, Stages
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 Layer = tuple[F32, F32]
+Form = Callable[[U8], tuple[float, F32]]
+"""Labels an input: share of the positions that stage 2 was run on, and logits."""
 REPEATS = 15
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """What one form costs.
+    """What one form costs and gives.
 
     positions_share: part of the map that stage 2 is run on. ms_cpu: of stages 2 and 3, a frame.
+    equal: part of the map whose labels are those of the dense graph.
     """
 
     name: str
     positions_share: float
     ms_cpu: float
+    equal: float
 
 
 class Pixels:
@@ -56,16 +61,18 @@ class Pixels:
             if f"stage.refine.{n}.0.weight" in weights
         ]
         self.head = [self._layer(weights, name) for name in ("stage.head.0.0", "stage.head.1")]
+        self._prior = weights["leaving.prior"].reshape(-1)
 
     def run(self, table: F32, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Layer:
-        """Features and logits of the listed positions of a table with a halo."""
+        """What travels on from the listed positions of a table with a halo, and their logits."""
         down, across = np.divmod(np.arange(9), 3)
         taps = table[rows[:, None] + down, columns[:, None] + across]  # (n, 9, C)
-        x = taps[:, 4] + _through(self.branch, taps.reshape(len(rows), -1))
-        np.maximum(x, 0, out=x)
+        x, known = np.split(taps[:, 4], [-len(self._prior)], axis=1)
+        x = np.maximum(x + _through(self.branch, taps.reshape(len(rows), -1)), 0)
         if self.refine:
             x = np.maximum(x + _through(self.refine, x), 0)
-        return x, _through(self.head, x)
+        logits = known + _through(self.head, x)
+        return np.concatenate([x, logits], axis=1), logits + self._prior
 
     @staticmethod
     def _count(weights: dict[str, F32]) -> range:
@@ -93,27 +100,19 @@ def input_of(segmenter: Segmenter, planes: tuple[U8, U8, U8]) -> U8:
 def measure(segmenter: Segmenter, dense: Engine, inputs: Sequence[U8]) -> list[Way]:
     """Time each form on the same inputs; what stage 1 costs is taken off."""
     tuned = segmenter.stages
-    alone = _cost(
-        lambda picture: _blocks(_variant(tuned, tuned.signature.block_px, last=1), picture), inputs
-    )
-    spent = _cost(lambda picture: dense.infer({"planes": picture[None]}), inputs)
-    ways = [Way("dense graph", 1.0, spent - alone)]
-    for name, stages in (
-        ("whole map", _variant(tuned, tuned.signature.block_px, rule=Rule(1.0, tuned.rule.share))),
-        ("blocks of 4", _variant(tuned, tuned.signature.block_px)),
-        ("blocks of 2", _variant(tuned, tuned.signature.block_px // 2)),
-    ):
-        stages.warm_up()
-        shares: list[float] = []
-        spent = _cost(
-            lambda picture, s=stages, found=shares: found.append(_blocks(s, picture)), inputs
-        )
-        ways.append(Way(name, statistics.fmean(shares), spent - alone))
+    side, everything = tuned.signature.block_px, Rule(1.0, tuned.rule.share)
+    wanted = [_dense(dense, picture)[1].argmax(axis=0) for picture in inputs]
     pixels = [Pixels(Path(segmenter.folder) / file) for file in FILES[1:]]
-    shares = []
-    spent = _cost(lambda picture: shares.append(_pixels(tuned, pixels, picture)), inputs)
-    ways.append(Way("pixels", statistics.fmean(shares), spent - alone))
-    return ways
+    forms: dict[str, Form] = {
+        "stage 1 alone": partial(_blocks, _variant(tuned, side, last=1)),
+        "dense graph": partial(_dense, dense),
+        "whole map": partial(_blocks, _variant(tuned, side, rule=everything)),
+        "blocks of 4": partial(_blocks, _variant(tuned, side)),
+        "blocks of 2": partial(_blocks, _variant(tuned, side // 2)),
+        "pixels": partial(_pixels, tuned, pixels),
+    }
+    ways = [_way(name, form, inputs, wanted) for name, form in forms.items()]
+    return [replace(way, ms_cpu=round(way.ms_cpu - ways[0].ms_cpu, 2)) for way in ways]
 
 
 def break_even(segmenter: Segmenter) -> list[tuple[float, float]]:
@@ -146,12 +145,16 @@ def _variant(stages: Stages, block_px: int, *, rule: Rule | None = None, last: i
     return Stages(stages.engines, signature, rule or stages.rule, last=last)
 
 
-def _blocks(stages: Stages, picture: U8) -> float:
+def _dense(dense: Engine, picture: U8) -> tuple[float, F32]:
+    return 1.0, dense.infer({"planes": picture[None]})["logits"][0]
+
+
+def _blocks(stages: Stages, picture: U8) -> tuple[float, F32]:
     everything = np.ones(stages.signature.blocks, bool)
-    return stages.run(picture, everything) / everything.size
+    return stages.run(picture, everything) / everything.size, stages.logits
 
 
-def _pixels(stages: Stages, pixels: Sequence[Pixels], picture: U8) -> float:
+def _pixels(stages: Stages, pixels: Sequence[Pixels], picture: U8) -> tuple[float, F32]:
     outputs = stages.engines[0].infer({"planes": picture[None]})
     context = outputs["context"][0].repeat(2, axis=0).repeat(2, axis=1)
     features = np.concatenate([outputs["fine"][0], context], axis=-1)
@@ -166,7 +169,7 @@ def _pixels(stages: Stages, pixels: Sequence[Pixels], picture: U8) -> float:
         odds = np.exp(found - found.max(axis=1, keepdims=True))
         left = ~(1 / odds.sum(axis=1) > stages.rule.rho)
         rows, columns = rows[left], columns[left]
-    return share
+    return share, logits
 
 
 def _through(layers: Sequence[Layer], x: F32) -> F32:
@@ -177,15 +180,19 @@ def _through(layers: Sequence[Layer], x: F32) -> F32:
     return x
 
 
-def _cost(run: Callable[[U8], object], inputs: Sequence[U8]) -> float:
-    """Median processor time of an input, ms."""
-    run(inputs[0])
-    spent = []
+def _way(name: str, form: Form, inputs: Sequence[U8], wanted: Sequence[NDArray[np.intp]]) -> Way:
+    """Run a form on all inputs, after a round in which engines prepare themselves."""
     for picture in inputs:
+        form(picture)
+    spent, shares, equal = [], [], []
+    for picture, labels in zip(inputs, wanted, strict=True):
         start = time.process_time()
-        run(picture)
-        spent.append(time.process_time() - start)
-    return 1e3 * statistics.median(spent)
+        share, logits = form(picture)
+        spent.append(1e3 * (time.process_time() - start))
+        shares.append(share)
+        equal.append(float((logits.argmax(axis=0) == labels).mean()))
+    mean = statistics.fmean
+    return Way(name, mean(shares), statistics.median(spent), mean(equal))
 
 
 def _time(run: Callable[[], object]) -> float:

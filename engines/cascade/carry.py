@@ -22,6 +22,7 @@ class CarryOptions:
     threshold: mean difference of 8x8 pixels, in levels, from which on a block has changed.
     stale: share of blocks that may have changed and wait, so that one run serves several frames ...
     stale_s: ... but no longer than this, in media time.
+    follow: the labels of blocks that wait move along with the picture.
     refresh_s: everything is labelled anew after this media time.
     cut: share of changed blocks from which on the scene counts as another.
     gap_s: media time between two frames from which on nothing is carried.
@@ -30,6 +31,7 @@ class CarryOptions:
     threshold: float = 6.0
     stale: float = 0.35
     stale_s: float = 0.08
+    follow: bool = True
     refresh_s: float = 2.0
     cut: float = 0.6
     gap_s: float = 1.0
@@ -45,7 +47,10 @@ class CarryOptions:
 
 
 class Carry:
-    """The picture that each block was last labelled from."""
+    """The picture that each block was last labelled from.
+
+    waiting: (rows, columns) of blocks that have changed since and were not chosen yet.
+    """
 
     def __init__(self, options: CarryOptions, block_px: int) -> None:
         self.options = options
@@ -55,6 +60,7 @@ class Carry:
         self._last_ns = 0
         self._refreshed_ns = 0
         self._waiting_since_ns: int | None = None
+        self.waiting: Mask = np.zeros((0, 0), bool)
 
     def reset(self) -> None:
         """Forget everything: the next frame is labelled as a whole."""
@@ -88,13 +94,12 @@ class Carry:
         )
         if share >= self.options.cut:
             return self._refresh(planes, at, media_time_ns)
-        if share == 0:
-            self._waiting_since_ns = None
-        elif self._may_wait(share, media_time_ns):
-            changed[...] = False
-        else:
-            self._waiting_since_ns = None
-            _copy_blocks(planes, self._reference, changed, self._block_px)
+        if share > 0 and self._may_wait(share, media_time_ns):
+            self.waiting = changed
+            return np.zeros_like(changed)
+        self.waiting = np.zeros_like(changed)
+        self._waiting_since_ns = None
+        _copy_blocks(planes, self._reference, changed, self._block_px)
         return changed
 
     def _refresh(self, planes: U8, at: Placement, media_time_ns: int) -> Mask:
@@ -102,7 +107,9 @@ class Carry:
         self._at = at
         self._refreshed_ns = media_time_ns
         self._waiting_since_ns = None
-        return content_blocks(at, planes.shape, self._block_px)
+        content = content_blocks(at, planes.shape, self._block_px)
+        self.waiting = np.zeros_like(content)
+        return content
 
     def _may_wait(self, share: float, now_ns: int) -> bool:
         if self._waiting_since_ns is None:

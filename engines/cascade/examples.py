@@ -91,7 +91,7 @@ class Packs:
             picture, move, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
         label = cv2.warpAffine(label, move, size, flags=cv2.INTER_NEAREST, borderValue=IGNORE)
-        return Example(_recoloured(random, cut), shares(label, self.classes))
+        return Example(_degraded(random, _recoloured(random, cut)), shares(label, self.classes))
 
 
 def shares(label: U8, classes: int) -> F32:
@@ -128,3 +128,27 @@ def _recoloured(random: np.random.Generator, picture: U8) -> U8:
     )
     chroma = cv2.transform(np.ascontiguousarray(picture[..., 1:]), turn)
     return np.stack([cv2.LUT(np.ascontiguousarray(picture[..., 0]), table), *cv2.split(chroma)])
+
+
+def _degraded(random: np.random.Generator, picture: U8) -> U8:
+    """Add a sensor's noise to half of the pictures, and an encoder's loss to a third; (3, h, w)."""
+    if random.random() < 0.5:
+        start = int(random.integers(_NOISE.size - picture.size))
+        noise = _NOISE[start : start + picture.size].reshape(len(picture), -1)
+        part = random.uniform(0.5, 6) / _NOISE_LEVELS
+        noisy = cv2.addWeighted(picture.reshape(len(picture), -1), 1, noise, part, -128 * part)
+        picture = noisy.reshape(picture.shape)
+    if random.random() < 1 / 3:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, int(random.integers(30, 90))]
+        coded = cv2.imencode(".jpg", picture[0], quality)[1]
+        decoded = np.asarray(cv2.imdecode(coded, cv2.IMREAD_UNCHANGED))
+        picture = np.concatenate([decoded[None], picture[1:]])
+    return picture
+
+
+_NOISE_LEVELS = 24
+_NOISE = (
+    (128 + _NOISE_LEVELS * np.random.default_rng(0).standard_normal(1 << 20))
+    .clip(0, 255)
+    .astype(np.uint8)
+)

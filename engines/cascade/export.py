@@ -28,7 +28,6 @@ from torch import Tensor, nn
 from engines.cascade.classes import CAMVID_CLASSES
 from engines.cascade.model import Cascade
 from engines.cascade.signature import FILES, HALO, STRIDE, Signature
-from engines.cascade.small import SmallStage3
 from engines.cascade.train import load_average
 from engines.load import load_engine
 
@@ -49,31 +48,40 @@ class FirstStage(nn.Module):  # type: ignore[misc]
 
     def __init__(self, net: Cascade) -> None:
         super().__init__()
-        self.stage = net.stage1
+        self.stage, self.leaving = net.stage1, Leaving(net.prior)
 
     def forward(self, planes: Tensor) -> tuple[Tensor, ...]:
         fine, context, logits = self.stage.parts(planes.float() / 128)
+        logits, confidence = self.leaving(logits)
         enlarged = F.interpolate(logits, scale_factor=2.0, mode="bilinear", align_corners=False)
-        confidence = logits.softmax(dim=1).amax(dim=1)
         return fine.permute(0, 2, 3, 1), context.permute(0, 2, 3, 1), enlarged, confidence
 
 
 class LaterStage(nn.Module):  # type: ignore[misc]
     """blocks with their halo -> what the stage gives for them densely; the last one only logits."""
 
-    def __init__(self, stage: nn.Module) -> None:
+    def __init__(self, net: Cascade, number: int) -> None:
         super().__init__()
-        self.stage = copy.deepcopy(stage)
-        self.stage.branch[0][0].padding = (0, 0)  # the halo is what it reads
+        self.stage, self.leaving = getattr(net, f"stage{number}"), Leaving(net.prior)
+        self.last = number == len(FILES)
 
     def forward(self, blocks: Tensor) -> tuple[Tensor, ...]:
-        inside = blocks[:, HALO:-HALO, HALO:-HALO].permute(0, 3, 1, 2)
-        x = F.relu(inside + self.stage.branch(blocks.permute(0, 3, 1, 2)))
-        if isinstance(self.stage, SmallStage3):
-            x = F.relu(x + self.stage.refine(x))
-            return (self.stage.head(x),)
-        logits = self.stage.head(x)
-        return x.permute(0, 2, 3, 1), logits, logits.softmax(dim=1).amax(dim=1)
+        x, logits = self.stage.on_blocks(blocks)
+        logits, confidence = self.leaving(logits)
+        return (logits,) if self.last else (x, logits, confidence)
+
+
+class Leaving(nn.Module):  # type: ignore[misc]
+    """logits -> with the prior, confidence."""
+
+    def __init__(self, prior: Tensor) -> None:
+        super().__init__()
+        # Engines drop a sum with zeros, and the name of their output with it.
+        self.register_buffer("prior", prior if prior.any() else None)
+
+    def forward(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        logits = logits if self.prior is None else logits + self.prior
+        return logits, logits.softmax(dim=1).amax(dim=1)
 
 
 def export(net: Cascade, folder: Path, signature: Signature) -> float:
@@ -96,9 +104,9 @@ def export(net: Cascade, folder: Path, signature: Signature) -> float:
         raise ValueError(
             f"export: variant must be small, got {config.variant}; the published one is for study"
         )
-    if (len(signature.classes), signature.channels) != (config.classes, config.sizes.features):
+    if (len(signature.classes), signature.channels) != (config.classes, config.channels):
         raise ValueError(
-            f"export: signature must have {config.classes} classes and {config.sizes.features} "
+            f"export: signature must have {config.classes} classes and {config.channels} "
             f"channels, got {len(signature.classes)} and {signature.channels}"
         )
     net = rounded(net)
@@ -129,7 +137,7 @@ def signature_of(
     classes = CAMVID_CLASSES if net.config.classes == len(CAMVID_CLASSES) else None
     names = classes or tuple(f"class{index}" for index in range(net.config.classes))
     block = net.config.block_px
-    return Signature(width, height, block, net.config.sizes.features, names, rho, share)
+    return Signature(width, height, block, net.config.channels, names, rho, share)
 
 
 def rounded(net: Cascade) -> Cascade:
@@ -213,7 +221,7 @@ def _store_half(model: onnx.ModelProto) -> None:
 
 
 def _wrapped(net: Cascade, number: int) -> nn.Module:
-    return FirstStage(net) if number == 1 else LaterStage(getattr(net, f"stage{number}"))
+    return FirstStage(net) if number == 1 else LaterStage(net, number)
 
 
 def _difference(net: Cascade, number: int, signature: Signature, path: Path) -> float:

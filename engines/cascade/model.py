@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from engines.cascade.classes import CAMVID_CLASSES
 from engines.cascade.published import PublishedStage1, PublishedStage2, PublishedStage3
 from engines.cascade.rule import Rule, spread
-from engines.cascade.small import SmallSizes, SmallStage1, SmallStage2, SmallStage3
+from engines.cascade.small import SmallLater, SmallSizes, SmallStage1
 
 Variant = Literal["small", "published"]
 
@@ -40,6 +40,11 @@ class Config:
     def block_px(self) -> int:
         """Side of a block, the unit that is decided, in pixels of the input."""
         return 16 if self.variant == "small" else 8
+
+    @property
+    def channels(self) -> int:
+        """What travels between the small variant's stages: features and the logits so far."""
+        return self.sizes.features + self.classes
 
     @property
     def strides(self) -> tuple[int, int, int]:
@@ -73,12 +78,21 @@ class Cascade(nn.Module):  # type: ignore[misc]
         self.config = config = config or Config()
         if config.variant == "small":
             self.stage1: nn.Module = SmallStage1(config.sizes, config.classes)
-            self.stage2: nn.Module = SmallStage2(config.sizes, config.classes)
-            self.stage3: nn.Module = SmallStage3(config.sizes, config.classes)
+            features, wide2, wide3 = config.sizes.features, config.sizes.wide2, config.sizes.wide3
+            self.stage2: nn.Module = SmallLater(
+                config.sizes, config.classes, (features, wide2), 0, features // 2
+            )
+            self.stage3: nn.Module = SmallLater(
+                config.sizes, config.classes, (wide3 // 2,), wide3, features
+            )
         else:
             self.stage1 = PublishedStage1(config.classes, config.dropout)
             self.stage2 = PublishedStage2(config.classes, config.dropout)
             self.stage3 = PublishedStage3(config.classes, config.dropout)
+
+        self.prior: Tensor
+        """(classes, 1, 1), added to the logits that each stage gives, not to those it reads."""
+        self.register_buffer("prior", torch.zeros(config.classes, 1, 1), persistent=False)
 
     def forward(self, planes: Tensor, rule: Rule | None = None) -> Outputs:
         """Run all stages.
@@ -99,13 +113,15 @@ class Cascade(nn.Module):  # type: ignore[misc]
             )
         weight = next(self.parameters())
         features, first = self.stage1(planes.to(weight.dtype) / 128)
+        first = first + self.prior
         going2 = None if rule is None else rule.going(first, block // strides[0])
         mask = None if going2 is None else spread(going2, block // strides[1])
         features, second = self.stage2(features, mask)
+        second = second + self.prior
         going3 = None if rule is None else rule.going(second, block // strides[1], going2)
         mask = None if going3 is None else spread(going3, block // strides[2])
         _, third = self.stage3(features, mask)
-        return Outputs((first, second, third), (going2, going3))
+        return Outputs((first, second, third + self.prior), (going2, going3))
 
     def parameters_count(self) -> int:
         """Count trained numbers."""

@@ -30,6 +30,7 @@ FIRST_TRAINING_SEED = 1000
 """Scenes below are kept for evaluation and the demo."""
 
 _SCENE_FRAMES = (40, 500)  # far enough apart that all actors have moved on
+_RENDERED = (1280, 720)  # of a camera: shrinking a frame leaves the same traces as at run time
 
 
 def labelled_pictures(folder: Path, split: str) -> Iterator[tuple[str, U8, U8]]:
@@ -69,12 +70,15 @@ def rendered_scenes(seeds: range, size: tuple[int, int]) -> Iterator[tuple[U8, U
             "the ones below are for evaluation"
         )
     for seed in seeds:
-        street = Street(seed, *size, camera=CAMERAS[seed % len(CAMERAS)])
+        street = Street(seed, *_RENDERED, camera=CAMERAS[seed % len(CAMERAS)])
         for frame in _SCENE_FRAMES:
             planes = Planes.empty(street.width, street.height)
             street.render(frame, planes)
-            labels: U8 = street.labels(frame).astype(np.uint8)
-            yield packed((planes.y, planes.u, planes.v), size), labels
+            labels = street.labels(frame).astype(np.uint8)
+            yield (
+                packed((planes.y, planes.u, planes.v), size),
+                cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST),
+            )
 
 
 def planes_of(bgr: U8) -> tuple[U8, U8, U8]:

@@ -8,7 +8,7 @@ Not thread-safe.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +19,7 @@ import engines.zoo
 from engines.base import Engine
 from engines.cascade.carry import Carry, CarryOptions, content_blocks
 from engines.cascade.classes import CAMVID_CLASSES, PALETTE_RGB
+from engines.cascade.motion import Mover
 from engines.cascade.picture import F32, U8, Placement, best_labels, fill_input
 from engines.cascade.signature import FILES, STRIDE, Signature, read_classes, recognise
 from engines.cascade.stages import Rule, Stages
@@ -55,6 +56,8 @@ class Memory:
 
     def __init__(self, options: CarryOptions, signature: Signature) -> None:
         self.carry = Carry(options, signature.block_px)
+        self.mover = Mover(signature.block_px)
+        self.luma: U8 = np.zeros((signature.height, signature.width), np.uint8)
         self.logits: F32 | None = None
         self.stage_of: U8 = np.zeros(signature.blocks, np.uint8)
         """Stage that gave each block's present labels."""
@@ -205,8 +208,7 @@ class Segmenter:
             return self._label(at, content, content)
         wanted = memory.carry.choose(self._input, at, media_time_ns, discontinuity=discontinuity)
         if memory.last is not None and not wanted.any():
-            last = memory.last
-            return LabelMap(last.width, last.height, last.labels, last.shares, (0, 0, 0), 1.0)
+            return self._carried(memory)
         if memory.logits is not None:
             self.stages.logits[...] = memory.logits
             # Stage 1 runs on the whole frame anyway, so what it decided is taken anew everywhere:
@@ -217,6 +219,7 @@ class Segmenter:
         except EngineFailed:
             memory.reset()
             raise
+        memory.luma[...] = self._input[0]
         memory.logits = self.stages.logits.copy()
         memory.stage_of = np.where(wanted, self.stages.stage_of, memory.stage_of)
         return memory.last
@@ -248,18 +251,28 @@ class Segmenter:
         self.stages.stage_of[...] = _CARRIED
         self.stages.run(self._input, wanted)
         labels = best_labels(self.stages.logits, at, STRIDE, self.out_stride)
-        labels.setflags(write=False)
-        counts = np.bincount(labels.reshape(-1), minlength=len(self.classes))
         by = np.bincount(self.stages.stage_of[content], minlength=len(_BY_STAGE) + 1)
         first, second, third = (float(by[stage] / by.sum()) for stage in _BY_STAGE)
-        return LabelMap(
-            labels.shape[1],
-            labels.shape[0],
-            labels,
-            (counts / labels.size).astype(np.float32),
-            (first, second, third),
-            float(by[_CARRIED] / by.sum()),
+        return self._mapped(labels, (first, second, third), float(by[_CARRIED] / by.sum()))
+
+    def _carried(self, memory: Memory) -> LabelMap:
+        """The last map again; what has changed and waits is moved along with the picture."""
+        last = memory.last
+        assert last is not None
+        waiting = memory.carry.waiting
+        if not (memory.carry.options.follow and waiting.any()):
+            return replace(last, decided=(0.0, 0.0, 0.0), carried=1.0)
+        labels = memory.mover.moved(
+            last.labels, self.out_stride, memory.luma, self._input[0], waiting
         )
+        return self._mapped(labels, (0.0, 0.0, 0.0), 1.0)
+
+    def _mapped(self, labels: U8, decided: tuple[float, float, float], carried: float) -> LabelMap:
+        labels.setflags(write=False)
+        counts = np.bincount(labels.reshape(-1), minlength=len(self.classes))
+        height, width = labels.shape
+        shares = (counts / labels.size).astype(np.float32)
+        return LabelMap(width, height, labels, shares, decided, carried)
 
 
 def find_cascade(name_or_folder: str | Path) -> Path:

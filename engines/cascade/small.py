@@ -1,13 +1,14 @@
 """The three stages of the small variant in torch, for edge devices.
 
 Stage 1 is a thin network that sees the whole frame and labels it at stride 8. Stages 2 and 3 work
-at stride 4 and hold most of the multiplications: one 3x3 convolution each, which reads a halo of
-one position around a block, and 1x1 layers. The runtime never imports this file.
+at stride 4 and hold most of the multiplications; they read the logits so far beside the features
+and correct them. The runtime never imports this file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from engines.cascade.layers import Bottleneck, ConvBn, ConvBnRelu, Head
 from engines.cascade.region import masked
+from engines.cascade.signature import HALO
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class SmallSizes:
 
     @property
     def features(self) -> int:
-        """Channels of what travels between the stages, at stride 4."""
+        """Channels that travel between the stages at stride 4, beside the logits."""
         return self.trunk[1] + self.context
 
 
@@ -52,7 +54,7 @@ class SmallStage1(nn.Module):  # type: ignore[misc]
 
     planes -> /2 -> c2 /4 -------------------------------------------+
                      '-> c3 /8 ----------------+--> p3 -> context -> features /4
-                          '-> c4 /16 ---+--> p4 '    '--> head -> logits /8
+                          '-> c4 /16 ---+--> p4 '    '--> head -> logits /8 -> features /4
                                '-> c5 /32 + its mean
     """
 
@@ -78,7 +80,7 @@ class SmallStage1(nn.Module):  # type: ignore[misc]
         return torch.cat([c2, F.interpolate(context, scale_factor=2.0)], dim=1), logits
 
     def parts(self, planes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute the features at stride 4, what joins them from stride 8, and the logits."""
+        """Compute what later stages read, at stride 4 and at stride 8, and the logits, its end."""
         c2 = self.stem(planes)
         c3 = self.stage3(c2)
         c4 = self.stage4(c3)
@@ -86,39 +88,62 @@ class SmallStage1(nn.Module):  # type: ignore[misc]
         c5 = F.relu(c5 + self.whole(c5.mean(dim=(2, 3), keepdim=True)))
         p4 = self.fuse4(self.lateral4(c4) + enlarged(self.lateral5(c5), c4))
         p3 = self.fuse3(self.lateral3(c3) + enlarged(p4, c3))
-        return c2, self.context(p3), self.head(p3)
+        logits = self.head(p3)
+        return c2, torch.cat([self.context(p3), logits], dim=1), logits
 
 
-class SmallStage2(nn.Module):  # type: ignore[misc]
-    """Look again at stride 4: features + 1x1(1x1(3x3(features)))."""
+class SmallLater(nn.Module):  # type: ignore[misc]
+    """Look again at stride 4 and correct the labels: what stages 2 and 3 are.
 
-    def __init__(self, sizes: SmallSizes, classes: int) -> None:
+    (features, logits) -> features + branch -> [features + refine] -> head -> logits + correction
+
+    Only the first convolution of the branch is 3x3: around a block it reads a halo of one position.
+    """
+
+    def __init__(
+        self, sizes: SmallSizes, classes: int, inside: Sequence[int], refine: int, hidden: int
+    ) -> None:
         super().__init__()
-        features, wide = sizes.features, sizes.wide2
+        features = sizes.features
+        self.split = [features, classes]
+        widths = [features + classes, *inside, features]
         self.branch = nn.Sequential(
-            ConvBnRelu(features, features, 3), ConvBnRelu(features, wide, 1), ConvBn(wide, features)
+            *(
+                ConvBnRelu(fan_in, fan_out, 1 if index else 3)
+                for index, (fan_in, fan_out) in enumerate(itertools.pairwise(widths[:-1]))
+            ),
+            ConvBn(widths[-2], features),
         )
-        self.head = Head(features, features // 2, classes)
+        self.refine = (
+            nn.Sequential(ConvBnRelu(features, refine, 1), ConvBn(refine, features))
+            if refine
+            else None
+        )
+        self.head = Head(features, hidden, classes)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        x = F.relu(x + masked(self.branch(x), mask))
-        return x, masked(self.head(x), mask)
+        features, known = x.split(self.split, dim=1)
+        features, logits = self._corrected(features, known, self.branch(x), mask)
+        return torch.cat([features, logits], dim=1), logits
 
+    def on_blocks(self, blocks: Tensor) -> tuple[Tensor, Tensor]:
+        """Run on blocks with their halo, channels last; they lose it: (n, h, w, C), logits."""
+        (conv, norm, rectify), *others = self.branch
+        x = rectify(norm(F.conv2d(blocks.permute(0, 3, 1, 2), conv.weight, conv.bias)))
+        for layer in others:
+            x = layer(x)
+        inside = blocks[:, HALO:-HALO, HALO:-HALO].split(self.split, dim=3)
+        features, known = (part.permute(0, 3, 1, 2) for part in inside)
+        features, logits = self._corrected(features, known, x, None)
+        return torch.cat([part.permute(0, 2, 3, 1) for part in (features, logits)], dim=3), logits
 
-class SmallStage3(nn.Module):  # type: ignore[misc]
-    """Look longest at what is hardest: two residuals, the first with a 3x3 convolution."""
-
-    def __init__(self, sizes: SmallSizes, classes: int) -> None:
-        super().__init__()
-        features, wide = sizes.features, sizes.wide3
-        self.branch = nn.Sequential(ConvBnRelu(features, wide // 2, 3), ConvBn(wide // 2, features))
-        self.refine = nn.Sequential(ConvBnRelu(features, wide, 1), ConvBn(wide, features))
-        self.head = Head(features, features, classes)
-
-    def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        x = F.relu(x + masked(self.branch(x), mask))
-        x = F.relu(x + masked(self.refine(x), mask))
-        return x, masked(self.head(x), mask)
+    def _corrected(
+        self, features: Tensor, known: Tensor, branch: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        features = F.relu(features + masked(branch, mask))
+        if self.refine is not None:
+            features = F.relu(features + masked(self.refine(features), mask))
+        return features, known + masked(self.head(features), mask)
 
 
 def enlarged(x: Tensor, like: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ def random_net(seed: int = 0, variant: str = "small") -> Cascade:
             module.running_var.uniform_(0.3, 0.9)
     for stage in (net.stage1, net.stage2, net.stage3):
         torch.nn.init.normal_(stage.head[1].weight, std=0.35)
+    net.prior.uniform_(-0.3, 0.3)
     return net.eval()
 
 

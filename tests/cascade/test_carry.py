@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from engines.cascade.carry import Carry, CarryOptions
 from engines.cascade.picture import Placement
-from engines.cascade.runtime import Segmenter
+from engines.cascade.runtime import Memory, Segmenter
 
 MS = 1_000_000
 WHOLE = Placement(WIDTH, HEIGHT)
@@ -157,3 +157,24 @@ def test_a_memory_can_be_reset(segmenter: Segmenter) -> None:
     segmenter.segment(planes(0), memory=memory)
     memory.reset()
     assert segmenter.segment(planes(0), memory=memory).carried == 0
+
+
+def test_labels_that_wait_follow_the_picture(segmenter: Segmenter) -> None:
+    y, u, v = planes(0)
+    moved_y = y.copy()
+    moved_y[16:80, 16:96] = y[16:80, 12:92]
+    found = []
+    for follow in (True, False):
+        options = CarryOptions(stale=0.8, stale_s=1, cut=1, follow=follow)
+        memory = Memory(options, segmenter.stages.signature)
+        first = segmenter.segment((y, u, v), memory=memory)
+        second = segmenter.segment((moved_y, u, v), media_time_ns=40 * MS, memory=memory)
+        assert (second.carried, second.decided) == (1, (0, 0, 0))
+        assert sum(second.shares) == pytest.approx(1)
+        again = segmenter.segment((y, u, v), media_time_ns=80 * MS, memory=memory)
+        assert (again.labels == first.labels).all(), "moves do not add up"
+        found.append((first.labels, second.labels))
+    (first_labels, followed), (_, kept) = found
+    assert (kept == first_labels).all()
+    wanted, inside = first_labels[24:72, 20:84], (slice(24, 72), slice(24, 88))
+    assert (followed[inside] == wanted).mean() > (kept[inside] == wanted).mean()

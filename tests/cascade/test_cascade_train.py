@@ -10,11 +10,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from engines.cascade import evaluate, export, pack, train
 from engines.cascade.examples import IGNORE, Packs, shares
 from engines.cascade.metrics import Scores, border_score
-from engines.cascade.model import Outputs
+from engines.cascade.rule import Rule, spread
 
 TINY = ["--size", "96x64", "--batch", "2"]
 
@@ -88,36 +89,46 @@ def test_rare_classes_weigh_more_and_the_mean_is_one() -> None:
     assert float((weights * part).sum()) == pytest.approx(1)
 
 
-def test_a_stage_is_only_taught_where_it_ran() -> None:
+def test_a_wrong_label_costs_what_its_class_weighs() -> None:
+    logits = torch.zeros(1, 2, 4, 4)
+    logits[:, 1] = 9  # sure of class 1 everywhere
     target = torch.zeros(1, 2, 8, 8)
-    target[:, 0] = 1
-    wrong = torch.zeros(1, 2, 8, 8)
-    wrong[:, 1, :, 4:] = 9  # the right half is wrong
-    left = torch.zeros(1, 1, 2, 2, dtype=torch.bool)
-    left[..., 0] = True
-    weights = torch.ones(2)
-    everywhere = train.stage_losses(Outputs((wrong, wrong, wrong), (None, None)), target, weights)
-    masked = train.stage_losses(Outputs((wrong, wrong, wrong), (left, ~left)), target, weights)
-    assert everywhere[1] == pytest.approx(float(everywhere[0]))
-    assert float(masked[1]) == pytest.approx(float(torch.log(torch.tensor(2.0))))
-    assert masked[2] > 8
-    nothing = train.stage_losses(
-        Outputs((wrong, wrong, wrong), (left & ~left, left)), target, weights
-    )
-    assert nothing[1] == 0
+    target[:, 1, :, :4] = 1
+    target[:, 0, :4, 4:] = 3  # weighs three times as much; the last quarter is void
+    assert float(train.entropy(logits, target)) == pytest.approx(9 * 48 / 80, abs=1e-3)
+    assert float(train.entropy(logits, target * 0)) == 0, "void alone"
 
 
-def test_early_stages_are_to_foresee_the_last() -> None:
-    sure = torch.zeros(1, 2, 8, 8)
-    sure[:, 0] = 9
-    left = torch.zeros(1, 1, 2, 2, dtype=torch.bool)
-    left[..., 0] = True
-    opposite = sure.clone()
-    opposite[..., 4:] = sure.flip(1)[..., 4:]  # the right half says something else
-    everywhere = train.disagreement(Outputs((opposite, opposite, sure), (None, None)))
-    where_it_ran = train.disagreement(Outputs((opposite, opposite, sure), (left, left)))
-    assert float(everywhere) == pytest.approx(9, abs=0.1)
-    assert float(where_it_ran) < 0.1
+def test_later_stages_learn_on_blocks_alone() -> None:
+    net = cascade_tiny.random_net().train()
+    net.prior.zero_()
+    planes = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8)
+    target = torch.zeros(2, 11, 16, 24)
+    target[:, 3] = 1
+    first, *later = train.cascade_losses(net, planes, target)
+    torch.testing.assert_close(first, train.deep_losses(net, planes, target)[0])
+    sum(later).backward()
+    idle = [n for n, p in net.named_parameters() if p.grad is None or not p.grad.any()]
+    assert all(name.startswith("stage1.head.") for name in idle)
+
+
+def test_each_stage_of_the_published_variant_learns_where_it_ran() -> None:
+    net = cascade_tiny.random_net(variant="published")
+    planes = torch.randint(0, 256, (1, 3, 32, 48), dtype=torch.uint8)
+    target = torch.zeros(1, 11, 8, 12)
+    target[:, 3] = 1
+    with torch.no_grad():
+        sure = net(planes).logits[0].softmax(1).amax(1)
+        rule = Rule(float(sure.median()), 0.25)
+        found = train.region_losses(net, planes, target, rule)
+        outputs = net(planes, rule)
+    ran = outputs.ran[1]
+    assert ran is not None
+    assert 0 < ran.sum() < ran.numel()
+    pixels = functional.interpolate(outputs.logits[2], size=(8, 12), mode="bilinear")
+    there = spread(ran, 2)[:, 0]
+    wanted = -pixels.log_softmax(1)[:, 3][there].mean()
+    torch.testing.assert_close(found[2], wanted)
 
 
 def test_training_learns_saves_and_goes_on(run: Path, packed: Path) -> None:
@@ -125,13 +136,24 @@ def test_training_learns_saves_and_goes_on(run: Path, packed: Path) -> None:
     assert state["step"] > 0
     net = train.load_average(run)
     plain = train.load_average(run, unweigh=0)
-    lowered = plain.stage3.head[1].bias - net.stage3.head[1].bias
+    lowered = (plain.prior - net.prior).flatten()
     assert torch.allclose(lowered, 0.5 * state["weights"].log(), atol=1e-6)
     assert all(torch.isfinite(p).all() for p in net.parameters())
     train.main([str(run), str(packed), "--minutes", "0.05", *TINY])
     later = torch.load(run / "checkpoint.pt", weights_only=True)
     assert later["step"] > state["step"]
     assert later["spent_s"] > state["spent_s"]
+
+
+def test_a_run_may_begin_with_the_weights_of_another(
+    run: Path, packed: Path, tmp_path: Path
+) -> None:
+    begin = ["--start", str(run), "--minutes", "0"]
+    train.main([str(tmp_path), str(packed), *begin, *TINY])
+    before = torch.load(run / "checkpoint.pt", weights_only=True)["average"]
+    after = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert after["step"] == 0
+    assert all(torch.equal(before[name], after["net"][name]) for name in before)
 
 
 def test_what_is_no_run_and_no_pack_is_refused(tmp_path: Path) -> None:

@@ -73,7 +73,8 @@ def test_nothing_is_left_for_a_low_rho() -> None:
     with torch.no_grad():
         outputs = net(torch.zeros(1, 3, 32, 32), Rule(1e-6))
     assert not outputs.ran[0].any()
-    assert not outputs.logits[2].any(), "masked everywhere"
+    known = functional.interpolate(outputs.logits[0], scale_factor=2.0)
+    assert torch.equal(outputs.logits[2], known), "masked everywhere"
 
 
 @pytest.mark.parametrize("rho", [0.0, -1.0, 1.01, float("nan")])
