@@ -200,6 +200,8 @@ class Supervisor:
         for seat in self._seats.values():
             if seat.child is not None:
                 seat.child.heard_at = time.monotonic()
+        if self._stop_begun_at is not None:
+            self._stop_begun_at += gap_s
 
     # Birth and death.
 

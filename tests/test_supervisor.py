@@ -55,7 +55,7 @@ def run(graph: Graph, *, until: Callable[[Summary], bool]) -> tuple[Outcome, flo
     stops_s: list[float] = []
 
     def look(summary: Summary) -> None:
-        if not stops_s and until(summary):
+        if until(summary) and not stops_s:
             stops_s.append(time.monotonic())
             supervisor.request_stop()
 
@@ -102,6 +102,20 @@ def test_a_stage_that_ignores_stop_and_sigterm_is_killed_in_time(tmp_path, caplo
     )
     assert 1.0 < took_s < 3.0
     assert outcome.summary.frames_out > 5
+
+
+def test_a_stop_that_is_suspended_goes_on_where_it_was(tmp_path, caplog):
+    caplog.set_level("INFO")
+
+    def suspended_in_the_stop(so_far: Summary) -> bool:
+        if "stopping" in caplog.text and "held up" not in caplog.text:
+            time.sleep(1.6)
+        return "publish: deaf from now on" in caplog.text and so_far.frames_out > 5
+
+    deaf = graph(tmp_path, "publish", "ignores_stop")
+    _, took_s = run(deaf, until=suspended_in_the_stop)
+    assert "held up" in caplog.text
+    assert took_s > 0.85 * 2.0 + 1.6 - 0.2
 
 
 def test_a_source_that_heeds_no_deadline_is_replaced(tmp_path):
