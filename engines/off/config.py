@@ -34,6 +34,8 @@ class Level:
     stride: int
     channels: int
     blocks: tuple[Block, ...]
+    temporal: int = 128
+    """Maps of Ft in each unit, but not more than its tap has channels."""
     pool_first: bool = False
     """Max pool 3/2 in front of the head's mean."""
     weight: float = 1.0
@@ -53,8 +55,6 @@ class Config:
     modality: Modality = "rgb"
     stack: int = 1
     """Consecutive differences in one input of modality diff."""
-    temporal: int = 128
-    """Maps of Ft in each unit, but not more than its tap has channels."""
     spatial: int = 16
     """Maps of the spatial gradient in each unit."""
     gradient: Gradient = "sobel"
@@ -127,12 +127,13 @@ class Config:
         return cls(
             classes,
             (
-                Level(("8",), 3, 2, 32, (Block(16, 48),)),
-                Level(("16",), 3, 2, 48, (Block(24, 64),)),
-                Level(("32",), 3, 1, 64, (Block(24, 64),)),
+                Level(("8",), 3, 2, 32, (Block(16, 32),), temporal=16),
+                Level(("16",), 3, 2, 48, (Block(24, 48),), temporal=96),
+                Level(("32",), 1, 1, 64, (Block(24, 64),)),
             ),
             width=width,
             height=height,
+            spatial=8,
             order=2,
             rgb_weight=0.25,
         )
