@@ -50,24 +50,21 @@ SHARES = (0.0, 0.125, 0.25, 0.5)
 
 
 def frames(
-    segmenter: Segmenter, dense_engine: Engine, data: Path, limit: int
+    segmenter: Segmenter, dense_engines: Sequence[Engine], data: Path, limit: int
 ) -> tuple[dict[str, Value], list[Gate]]:
     """The cascade by rho and by share, dense, and the shorter dense networks inside it."""
     pictures = camvid(data, limit)
     tuned, classes = segmenter.stages.rule, len(segmenter.classes)
     rules = [Rule(rho, tuned.share) for rho in RHOS if rho < 1]
     rules += [Rule(tuned.rho, share) for share in SHARES if share != tuned.share]
-    ways = [by_rule(segmenter, tuned), densely(segmenter, dense_engine)]
+    dense_ways = [densely(segmenter, engine) for engine in dense_engines]
+    ways = [by_rule(segmenter, tuned), dense_ways[0]]
     ways += [by_rule(segmenter, rule) for rule in rules]
-    rows = measure(ways, pictures, classes)
-    shorter = []
-    for last in (1, 2):
-        segmenter.stages.last = last
-        shorter += measure([by_rule(segmenter, Rule(1.0, tuned.share))], pictures, classes)
-    segmenter.stages.last = 3
+    rows = measure([*ways, *dense_ways[1:]], pictures, classes)
+    rows, shorter = rows[: len(ways)], rows[len(ways) :]
     ours, dense = rows[0], rows[1]
     names = ["tuned", "dense", *("by rho" for _ in RHOS[1:])]
-    names += ["by share"] * (len(rows) - len(names)) + ["stage 1 alone", "stages 1 and 2, dense"]
+    names += ["by share"] * (len(rows) - len(names)) + ["stages 1 and 2, dense", "stage 1 alone"]
     show(names, [*rows, *shorter])
     results: dict[str, Value] = {
         "pictures": len(pictures),
@@ -80,7 +77,7 @@ def frames(
     }
     miou = ours.scores.miou()
     loss = dense.scores.miou() - miou
-    as_fast = [row.scores.miou() for row in (*shorter, dense) if row.ms_cpu <= ours.ms_cpu]
+    as_fast = [row.scores.miou() for row in (dense, *shorter) if row.ms_cpu <= ours.ms_cpu]
     gates = [
         Gate("mIoU on validation", round(miou, 4), 0.58, 0.67, True),
         Gate(
@@ -99,14 +96,14 @@ def frames(
 
 
 def carry(
-    segmenter: Segmenter, dense_engine: Engine, data: Path, limit: int
+    segmenter: Segmenter, dense_engines: Sequence[Engine], data: Path, limit: int
 ) -> tuple[dict[str, Value], list[Gate]]:
     """Label clips of fixed cameras densely, by the cascade, and with labels carried over."""
     results: dict[str, Value] = {}
     gates: list[Gate] = []
     for name, uri in CLIPS.items():
         place = uri.format(data=data)
-        measured = follow(segmenter, densely(segmenter, dense_engine).label, clip(place, limit))
+        measured = follow(segmenter, densely(segmenter, dense_engines[0]).label, clip(place, limit))
         results[name] = measured.plain()
         if name == JUDGED:
             gates = [
@@ -188,11 +185,11 @@ def follow(
 
 
 def blocks(
-    segmenter: Segmenter, dense_engine: Engine, data: Path, limit: int
+    segmenter: Segmenter, dense_engines: Sequence[Engine], data: Path, limit: int
 ) -> tuple[dict[str, Value], list[Gate]]:
     """Stage 2 and 3 on what stage 1 left undecided: blocks of several sides, pixels, everything."""
     inputs = [forms.input_of(segmenter, picture.planes) for picture in camvid(data, limit)]
-    ways = forms.measure(segmenter, dense_engine, inputs)
+    ways = forms.measure(segmenter, dense_engines[0], inputs)
     rows: list[list[Value]] = [
         [way.name, round(way.positions_share, 3), way.ms_cpu, round(way.equal, 4)] for way in ways
     ]
@@ -285,11 +282,14 @@ def main() -> int:
         precision=options.precision,
     )
     measured = {"frames": frames, "carry": carry, "blocks": blocks}[options.part]
-    dense_engine = load_dense(
-        find_cascade(options.model), "auto", options.threads, options.precision
-    )
-    results, gates = measured(segmenter, dense_engine, options.data, options.limit)
-    dense_engine.close()
+    lengths = (3, 2, 1) if options.part == "frames" else (3,)
+    dense_engines = [
+        load_dense(find_cascade(options.model), "auto", options.threads, options.precision, stages)
+        for stages in lengths
+    ]
+    results, gates = measured(segmenter, dense_engines, options.data, options.limit)
+    for engine in dense_engines:
+        engine.close()
     configuration: dict[str, Value] = {
         "model": options.model,
         "threads": options.threads,

@@ -102,7 +102,8 @@ def measure(segmenter: Segmenter, dense: Engine, inputs: Sequence[U8]) -> list[W
     tuned = segmenter.stages
     side, everything = tuned.signature.block_px, Rule(1.0, tuned.rule.share)
     wanted = [_dense(dense, picture)[1].argmax(axis=0) for picture in inputs]
-    pixels = [Pixels(Path(segmenter.folder) / file) for file in FILES[1:]]
+    assert segmenter.folder is not None
+    pixels = [Pixels(segmenter.folder / file) for file in FILES[1:]]
     forms: dict[str, Form] = {
         "stage 1 alone": partial(_blocks, _variant(tuned, side, last=1)),
         "dense graph": partial(_dense, dense),

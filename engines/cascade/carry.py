@@ -23,6 +23,8 @@ class CarryOptions:
     stale: share of blocks that may have changed and wait, so that one run serves several frames ...
     stale_s: ... but no longer than this, in media time.
     follow: the labels of blocks that wait move along with the picture.
+    rho: of the frames that are labelled, if it is above the tuned one: the frames in between show
+        their labels too, which is worth more care.
     refresh_s: everything is labelled anew after this media time.
     cut: share of changed blocks from which on the scene counts as another.
     gap_s: media time between two frames from which on nothing is carried.
@@ -32,6 +34,7 @@ class CarryOptions:
     stale: float = 0.35
     stale_s: float = 0.08
     follow: bool = True
+    rho: float = 0.9
     refresh_s: float = 2.0
     cut: float = 0.6
     gap_s: float = 1.0
@@ -39,10 +42,10 @@ class CarryOptions:
     def __post_init__(self) -> None:
         shares_ok = 0 <= self.stale < 1 and 0 < self.cut <= 1
         times_ok = self.stale_s >= 0 and self.refresh_s > 0 and self.gap_s > 0
-        if not (shares_ok and times_ok and self.threshold >= 0):
+        if not (shares_ok and times_ok and self.threshold >= 0 and 0 <= self.rho <= 1):
             raise ValueError(
                 "carry: threshold and stale_s must be 0 or more, stale in [0, 1), cut in (0, 1], "
-                f"refresh_s and gap_s above 0, got {self}"
+                f"refresh_s and gap_s above 0, rho in [0, 1], got {self}"
             )
 
 

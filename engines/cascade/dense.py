@@ -1,4 +1,4 @@
-"""Put the three exported stages together as one dense graph, the cascade's yardstick; offline.
+"""Put exported stages together as one dense graph, the cascade's yardstick; offline.
 
 Blocks and halos are gone: the convolutions pad for themselves, and nothing leaves the engine
 between the stages. It computes what the stages do with a rho of 1, and faster.
@@ -17,17 +17,19 @@ from engines.cascade.signature import FILES
 _TO_NCHW, _TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
 
 
-def dense_model(folder: Path) -> onnx.ModelProto:
-    """Read three stages and make one graph: planes -> logits (1, K, h / 4, w / 4)."""
-    models = [onnx.load(folder / file) for file in FILES]
+def dense_model(folder: Path, stages: int = len(FILES)) -> onnx.ModelProto:
+    """Read the first stages and make one graph: planes -> logits (1, K, h / 4, w / 4)."""
+    models = [onnx.load(folder / file) for file in FILES[:stages]]
     graphs = [
         onnx.compose.add_prefix_graph(model.graph, f"stage{number}.")
         for number, model in enumerate(models, start=1)
     ]
-    planes, logits = graphs[0].input[0].name, "stage3.logits"
-    nodes = [*graphs[0].node, *_joined("stage1.fine", "stage1.context", "stage2.blocks")]
-    nodes += _padding_itself(graphs[1], "stage2.blocks")
-    nodes += _padding_itself(graphs[2], "stage2.features")
+    planes, logits = graphs[0].input[0].name, f"stage{stages}.logits"
+    nodes = list(graphs[0].node)
+    if stages > 1:
+        nodes += _joined("stage1.fine", "stage1.context", "stage2.blocks")
+    for graph, given in zip(graphs[1:], ("stage2.blocks", "stage2.features"), strict=False):
+        nodes += _padding_itself(graph, given)
     graph = helper.make_graph(
         nodes,
         "dense",

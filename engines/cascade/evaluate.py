@@ -106,10 +106,12 @@ def densely(segmenter: Segmenter, engine: Engine) -> Way:
     return Way(Rule(1.0, 0.0), label)
 
 
-def load_dense(folder: Path, device: str, threads: int, precision: str | None) -> Engine:
-    """Load the three stages as one graph."""
+def load_dense(
+    folder: Path, device: str, threads: int, precision: str | None, stages: int = 3
+) -> Engine:
+    """Load all stages, or the first ones, as one graph."""
     with tempfile.TemporaryDirectory() as place:
-        onnx.save(dense_model(folder), Path(place) / "dense.onnx")
+        onnx.save(dense_model(folder, stages), Path(place) / "dense.onnx")
         return load_engine(
             Path(place) / "dense.onnx", device=device, threads=threads, precision=precision
         )

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
+from engines.cascade.signature import LAST_SHARE
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -36,13 +38,14 @@ class Rule:
             logits: (N, K, h, w) of the stage that has just run.
             cells: side of a block in positions of these logits.
             before: (N, 1, h / cells, w / cells) bool, blocks that this stage was run on; None is
-                all. A block that has left stays away.
+                all, of stage 1. A block that has left stays away.
 
         Returns:
             (N, 1, h / cells, w / cells) bool.
         """
         undecided = ~(logits.float().softmax(dim=1).amax(dim=1, keepdim=True) > self.rho)
-        going = F.avg_pool2d(undecided.float(), cells) > self.share
+        share = self.share if before is None else max(self.share, LAST_SHARE)
+        going = F.avg_pool2d(undecided.float(), cells) > share
         return going if before is None else going & before
 
 

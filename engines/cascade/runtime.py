@@ -214,11 +214,15 @@ class Segmenter:
             # Stage 1 runs on the whole frame anyway, so what it decided is taken anew everywhere:
             # it may depend on what has changed elsewhere. What later stages found out is carried.
             wanted |= content & (memory.stage_of == 1)
+        tuned = self.stages.rule
+        self.stages.rule = replace(tuned, rho=max(tuned.rho, memory.carry.options.rho))
         try:
             memory.last = self._label(at, content, wanted)
         except EngineFailed:
             memory.reset()
             raise
+        finally:
+            self.stages.rule = tuned
         memory.luma[...] = self._input[0]
         memory.logits = self.stages.logits.copy()
         memory.stage_of = np.where(wanted, self.stages.stage_of, memory.stage_of)

@@ -18,6 +18,9 @@ STRIDE = 4
 """Of the features that travel between the stages, and of the merged logits."""
 HALO = 1
 """Positions around a block that stages 2 and 3 read."""
+LAST_SHARE = 0.75
+"""A block goes on to the last stage only if more than this share of it is undecided: that stage
+costs most and finds least that is new."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from engines.base import Engine
 from engines.cascade.picture import F32, U8, Mask
-from engines.cascade.signature import HALO, Signature
+from engines.cascade.signature import HALO, LAST_SHARE, Signature
 from engines.errors import EngineFailed
 
 BUCKETS = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128)
@@ -45,6 +45,10 @@ class Rule:
                 f"share must be in [0, 1), got {self.share}; 0 sends each block on that has one "
                 "undecided position"
             )
+
+    def limit(self, stage: int) -> float:
+        """Share of a block's positions that must be undecided for it to go beyond a stage."""
+        return self.share if stage == 1 else max(self.share, LAST_SHARE)
 
     def undecided(self, confidence: F32, cells: int) -> F32:
         """Measure the share of undecided positions in each block of cells x cells."""
@@ -110,7 +114,7 @@ class Stages:
         cells = self.signature.cells
         self._merge(wanted, outputs["logits"][0])
         self.stage_of[wanted] = 1
-        going = wanted & self._going(outputs["confidence"][0], cells // 2, "stage 1")
+        going = wanted & self._going(outputs["confidence"][0], cells // 2, 1)
         beyond = np.count_nonzero(going)
         for number in range(2, self.last + 1):
             left = np.count_nonzero(going)
@@ -170,7 +174,7 @@ class Stages:
         _finite(outputs["confidence"], f"stage {number}")
         share = (~(outputs["confidence"] > self.rule.rho)).mean(axis=(1, 2), dtype=np.float32)
         on = np.zeros_like(going)
-        on[where] = share > self.rule.share
+        on[where] = share > self.rule.limit(number)
         return on
 
     def _fill_table(self, fine: F32, context: F32, wanted: Mask) -> None:
@@ -221,11 +225,11 @@ class Stages:
         else:
             features = _blocks_of(outputs["features"][0], cells)
             _blocks_of(_inside(self._table), cells)[going] = features[going]
-        return going & self._going(outputs["confidence"][0], cells, f"stage {number}")
+        return going & self._going(outputs["confidence"][0], cells, number)
 
-    def _going(self, confidence: F32, cells: int, where: str) -> Mask:
-        _finite(confidence, where)
-        going: Mask = self.rule.undecided(confidence, cells) > self.rule.share
+    def _going(self, confidence: F32, cells: int, stage: int) -> Mask:
+        _finite(confidence, f"stage {stage}")
+        going: Mask = self.rule.undecided(confidence, cells) > self.rule.limit(stage)
         return going
 
     def _merge(self, wanted: Mask, logits: F32) -> None:

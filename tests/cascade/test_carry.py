@@ -16,7 +16,7 @@ from engines.cascade.runtime import Memory, Segmenter
 
 MS = 1_000_000
 WHOLE = Placement(WIDTH, HEIGHT)
-IMPATIENT = CarryOptions(stale=0, refresh_s=10)
+IMPATIENT = CarryOptions(stale=0, refresh_s=10, rho=0)
 
 
 def still(level: int = 90) -> NDArray[np.uint8]:
@@ -90,7 +90,9 @@ def test_everything_is_refreshed_now_and_then() -> None:
     assert chosen == [True, False, False, True, False, False]
 
 
-@pytest.mark.parametrize("wrong", [{"stale": 1.0}, {"cut": 0.0}, {"gap_s": 0.0}, {"threshold": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"stale": 1.0}, {"cut": 0.0}, {"gap_s": 0.0}, {"threshold": -1}, {"rho": 1.1}]
+)
 def test_options_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="carry: threshold and stale_s must be 0 or more"):
         CarryOptions(**wrong)
@@ -139,6 +141,15 @@ def test_what_later_stages_found_out_is_carried_where_nothing_changed(
     assert memory.logits is not None
     assert (memory.logits == before)[:, positions].all()
     assert first.carried == 0
+
+
+def test_frames_that_others_carry_are_labelled_with_more_care(segmenter: Segmenter) -> None:
+    tuned = segmenter.stages.rule
+    careful = Memory(CarryOptions(rho=1.0), segmenter.stages.signature)
+    first = segmenter.segment(planes(0), memory=careful)
+    usual = segmenter.segment(planes(0), memory=segmenter.new_memory())
+    assert first.decided[0] == 0 < usual.decided[0], "nothing is decided at a rho of 1"
+    assert segmenter.stages.rule == tuned
 
 
 def test_two_cameras_do_not_mix(segmenter: Segmenter) -> None:
