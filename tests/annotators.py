@@ -110,7 +110,7 @@ def write_flashes(
     return path
 
 
-def save_segmenter(folder: Path, *, seed: int = 4) -> Path:
+def save_segmenter(folder: Path, *, seed: int = 0) -> Path:
     """Write a cascade of random weights, whose labels change with the brightness."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)

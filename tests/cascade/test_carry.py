@@ -176,7 +176,7 @@ def test_labels_that_wait_follow_the_picture(segmenter: Segmenter) -> None:
     moved_y[16:80, 16:96] = y[16:80, 12:92]
     found = []
     for follow in (True, False):
-        options = CarryOptions(stale=0.8, stale_s=1, cut=1, follow=follow)
+        options = CarryOptions(stale=0.8, stale_s=1, cut=1, rho=0, follow=follow)
         memory = Memory(options, segmenter.stages.signature)
         first = segmenter.segment((y, u, v), memory=memory)
         second = segmenter.segment((moved_y, u, v), media_time_ns=40 * MS, memory=memory)
