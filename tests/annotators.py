@@ -122,7 +122,7 @@ def save_segmenter(folder: Path, *, seed: int = 0) -> Path:
             module.running_var.uniform_(0.3, 0.9)
     for stage in (net.stage1, net.stage2, net.stage3):
         torch.nn.init.normal_(stage.head[1].weight, std=0.35)
-    export(net.eval(), folder, signature_of(net, width=128, height=96, rho=0.3))
+    export(net.eval(), folder, signature_of(net, width=128, height=96, rho=0.9))
     return folder
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from annotators import Driven, at_ms, grey, save_segmenter
 
-from engines.cascade.carry import CarryOptions
 from engines.cascade.classes import CAMVID_CLASSES
 from engines.cascade.labelcode import decode
 from engines.cascade.runtime import Segmenter
@@ -31,12 +30,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def labels(model: Path) -> dict[int, np.ndarray]:
     """What the network sees in each picture."""
-    segmenter = Segmenter.load(model, out_stride=2, carry=CarryOptions())
+    segmenter = Segmenter.load(model, out_stride=2)
     seen = {}
     for picture in (USUAL, OTHER):
         planes = grey(picture, 128, 96)
-        found = segmenter.segment((planes.y, planes.u, planes.v), discontinuity=True)
-        seen[picture] = found.labels.copy()
+        seen[picture] = segmenter.segment((planes.y, planes.u, planes.v)).labels.copy()
     segmenter.close()
     return seen
 
