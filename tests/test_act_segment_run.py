@@ -204,7 +204,8 @@ def test_maps_and_captions_are_drawn(tmp_path: Path, networks: Path) -> None:
     with av.open(str(out)) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     red = [int(((f[..., 0] > 120) & (f[..., 1] < 60)).sum()) for f in frames]
-    assert max(red[:45]) == 0 == max(red[-40:])
+    few = 50  # pixels of a map that are as red as the bar
+    assert max(red[:45]) < few > max(red[-40:])
     assert min(red[80:120]) > 300
     colourful = [np.ptp(frame.astype(int), axis=2).mean() for frame in frames]
     assert min(colourful[10:]) > 10
