@@ -30,7 +30,7 @@ from engines.detectors.agreement import TEACHER_SCORE, Stopwatch, agreement, sce
 from engines.detectors.pack import planes_of, read_yolo_text
 from engines.detectors.runtime import Detector
 
-LOWEST_SCORE = 0.01
+LOWEST_SCORE = 0.001
 """Average precision needs the long tail of doubtful boxes."""
 
 
