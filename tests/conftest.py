@@ -18,7 +18,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """All tests run side by side, one worker a core, four at most; those of one file run here."""
+    """What -n auto means: one worker a core, four at most; tests of one file run here."""
     if any(".py" in argument for argument in config.args):
         return 0
     return min(4, len(os.sched_getaffinity(0)))
