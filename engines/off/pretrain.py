@@ -9,8 +9,6 @@ torch, numpy and what engines.off.teacher wrote; no labels. Resumable; on a GPU 
 from __future__ import annotations
 
 import argparse
-import math
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +24,7 @@ from engines.off.backbones import Backbone, make_backbone
 from engines.off.colour import Rgb
 from engines.off.config import BackboneName
 from engines.off.weights import detector_backbone
+from engines.training import Run, set_lr
 
 STRIDES = (8, 16, 32)
 
@@ -144,21 +143,25 @@ def losses(
     return still / len(seen), motion / len(seen)
 
 
-def pretrain(taught: Taught, run: Path, options: Options) -> None:
-    """Train until the minutes are over, from the last checkpoint in `run` where there is one."""
+def pretrain(taught: Taught, folder: Path, options: Options) -> None:
+    """Train until the minutes are over, from the last checkpoint in `folder` where there is one."""
     torch.manual_seed(options.seed)
     student = Student(options, taught.channels).to(options.device).train()
     student.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(student.parameters(), lr=options.lr, weight_decay=0.02)
-    step, spent_s = _resume(run, student, optimizer)
-    begin = saved = logged = time.monotonic()
-    begin -= spent_s
+    run = Run(
+        folder,
+        {"student": student, "optimizer": optimizer},
+        backbone=student.backbone.name,
+        width=student.backbone.width,
+    )
+    saved = logged = time.monotonic()
+    begin = saved - run.spent_s
     spreads = [scale[2] for scale in taught.scale]
-    while (spent_s := time.monotonic() - begin) < options.minutes * 60:
-        cosine = 0.5 + 0.5 * math.cos(math.pi * spent_s / (options.minutes * 60))
-        for group in optimizer.param_groups:
-            group["lr"] = options.lr * min((step + 1) / _WARM_UP_STEPS, 1.0) * max(cosine, 0.01)
-        rng = np.random.default_rng((options.seed, step))
+    while run.spent_s < options.minutes * 60:
+        part = run.spent_s / (options.minutes * 60)
+        set_lr(optimizer, options.lr, part=part, warm=(run.step + 1) / _WARM_UP_STEPS)
+        rng = np.random.default_rng((options.seed, run.step))
         pictures, maps = taught.batch(rng, options.batch)
         with torch.autocast(options.device, torch.bfloat16, enabled=options.bf16):
             seen = student(pictures.to(options.device))
@@ -169,51 +172,17 @@ def pretrain(taught: Taught, run: Path, options: Options) -> None:
         (still + _MOTION * motion).backward()
         nn.utils.clip_grad_norm_(student.parameters(), 5.0)
         optimizer.step()
-        step += 1
+        run.step += 1
         now = time.monotonic()
+        run.spent_s = now - begin
         if now - logged > _LOG_S:
-            _log(run, f"step {step} min {spent_s / 60:.1f} still {still:.3f} motion {motion:.3f}")
+            spent_min = run.spent_s / 60
+            run.log(f"step {run.step} min {spent_min:.1f} still {still:.3f} motion {motion:.3f}")
             logged = now
         if now - saved > _CHECKPOINT_S:
-            _save(run, student, optimizer, step, now - begin)
+            run.save()
             saved = now
-    _save(run, student, optimizer, step, spent_s)
-
-
-def _resume(run: Path, student: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
-    run.mkdir(parents=True, exist_ok=True)
-    if not (run / "checkpoint.pt").exists():
-        return 0, 0.0
-    state = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
-    student.load_state_dict(state["student"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"]), float(state["spent_s"])
-
-
-def _save(
-    run: Path,
-    student: Student,
-    optimizer: torch.optim.Optimizer,
-    step: int,
-    spent_s: float,
-) -> None:
-    state = {
-        "student": student.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "step": step,
-        "spent_s": spent_s,
-        "backbone": student.backbone.name,
-        "width": student.backbone.width,
-    }
-    torch.save(state, run / "checkpoint.tmp")
-    (run / "checkpoint.tmp").replace(run / "checkpoint.pt")
-
-
-def _log(run: Path, line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-    with (run / "log.txt").open("a", encoding="utf-8") as log:
-        log.write(line + "\n")
+    run.save()
 
 
 def main(argv: Sequence[str] | None = None) -> None:
