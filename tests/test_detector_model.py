@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,9 +12,9 @@ import onnx
 import pytest
 import torch
 
-from engines.detectors import agreement, calibrate, evaluate, pack, train
+from engines.detectors import agreement, calibrate, evaluate, pack, restore, train
 from engines.detectors.decode import box_iou
-from engines.detectors.examples import Example, Packs, flip, four_in_one, moved, recolour
+from engines.detectors.examples import Example, Packs, degrade, flip, four_in_one, moved, recolour
 from engines.detectors.export import export, scale_logits
 from engines.detectors.loss import candidates, detection_loss, overlap
 from engines.detectors.model import Config, StreetNet, cell_grid, to_boxes
@@ -254,6 +255,18 @@ def test_recolouring_changes_colours_and_not_shapes() -> None:
     assert abs(int(example.picture[1, 0, 0]) - 128) <= 1, "grey stays grey"
 
 
+def test_a_worse_camera_shows_the_same() -> None:
+    changed = set()
+    for seed in range(12):
+        picture = tiny_example((10, 12, 30, 40)).picture
+        before = picture.copy()
+        degrade(picture, np.random.default_rng(seed))
+        assert np.abs(picture.astype(int) - before).mean() < 12
+        assert picture[0, 16:36, 14:26].mean() > picture[0, 44:].mean() + 60
+        changed.add(picture.tobytes())
+    assert len(changed) == 12
+
+
 # ------------------------------------------------------------------------------- packs to a model
 
 
@@ -349,6 +362,23 @@ def test_training_runs_stops_and_goes_on(packs: Path, tmp_path: Path) -> None:
     assert not net.training
 
 
+def test_training_starts_from_the_average_of_exported_networks(packs: Path, tmp_path: Path) -> None:
+    run, start, files = tmp_path / "run", tmp_path / "start", []
+    for number in range(2):
+        net = StreetNet(Config(width=64, height=32))  # weights fit any size
+        net(torch.randint(0, 256, (4, 3, 32, 64), dtype=torch.uint8))
+        files.append(tmp_path / f"{number}.onnx")
+        export(net, files[-1])
+    restore.main([str(start), f"{files[0]}=3", f"{files[1]}=1", "--size", "64x32"])
+    arguments = [str(packs), str(run), "--mix", "own=1", "--batch", "2", "--minutes", "0.01"]
+    train.main([*arguments, "--start-from", str(start), "--lr", "1e-9"])
+    trained = train.load_average(run)
+    assert trained.config == Config(width=96, height=64)
+    parts = [restore.restore(path, trained.config).parameters() for path in files]
+    for got, one, other in zip(trained.parameters(), *parts, strict=True):
+        torch.testing.assert_close(got, 0.75 * one + 0.25 * other, atol=1e-5, rtol=0)
+
+
 # ---------------------------------------------------------------------------- export, evaluation
 
 
@@ -373,6 +403,26 @@ def test_exported_network_equals_torch(library: str, exported: tuple[StreetNet, 
         theirs = net.predict(torch.from_numpy(planes)).numpy()
     np.testing.assert_allclose(ours, theirs, atol=TOLERANCE)
     engine.close()
+
+
+def test_weights_come_back_from_the_file(exported: tuple[StreetNet, Path], tmp_path: Path) -> None:
+    net, path = exported
+    planes = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8)
+    with torch.no_grad():
+        again = restore.restore(path, TINY).predict(planes)
+        torch.testing.assert_close(again, net.predict(planes), atol=TOLERANCE, rtol=0)
+        taller = restore.restore(path, replace(TINY, height=96))
+    assert taller(planes[:, :, :32].repeat(1, 1, 3, 1)).shape == (2, taller.config.cells, 10)
+    export(taller, tmp_path / "taller.onnx")  # another size, the same weights
+    for layer, same in zip(
+        onnx.load(path).graph.initializer,
+        onnx.load(tmp_path / "taller.onnx").graph.initializer,
+        strict=True,
+    ):
+        if "Conv" in layer.name or "heads" in layer.name:
+            assert layer.raw_data == same.raw_data
+    with pytest.raises(ModelError, match=r"convolutions must be .* got .*; give the config"):
+        restore.restore(path, Config(width=96, height=64))
 
 
 def test_exported_network_says_how_to_read_it(exported: tuple[StreetNet, Path]) -> None:

@@ -104,7 +104,7 @@ _OFFLINE = {
     "region rule small train",
     "engines.codec": "checkpoint costs dvc dvc_export evaluate export layers pack "
     "peers plot probes recipe rt shards share textures train train_dvc training transforms",
-    "engines.detectors": "agreement calibrate evaluate examples export loss model pack "
+    "engines.detectors": "agreement calibrate evaluate examples export loss model pack restore "
     "torchvision_export train",
     "engines.off": "augment backbones colour config confusion costs crossvalidate evaluate export "
     "features metrics model pack pretrain shards street_test teacher train variants warm weights",

@@ -69,10 +69,12 @@ class Packs:
         else:
             example, content = self.draw(random)
             example = _flipped(random, example, content)
-        if random.random() < 0.6:
+        if random.random() < 0.7:
             example = moved(example, random)
         if random.random() < 0.6:
             recolour(example.picture, random)
+        if random.random() < 0.3:
+            degrade(example.picture, random)
         return example
 
 
@@ -120,7 +122,7 @@ def four_in_one(four: list[Example]) -> Example:
 def moved(example: Example, random: np.random.Generator) -> Example:
     """Zoom in or out, change the aspect a little, and shift."""
     _, height, width = example.picture.shape
-    zoom, aspect = np.exp(random.uniform(-0.5, 0.45)), np.exp(random.uniform(-0.12, 0.12) / 2)
+    zoom, aspect = np.exp(random.uniform(-0.6, 0.6)), np.exp(random.uniform(-0.16, 0.16) / 2)
     scale = np.array([zoom * aspect, zoom / aspect])
     spare = np.array([width, height]) * (1 - scale)  # negative where the picture is cut
     shift = spare * random.random(2)
@@ -164,3 +166,23 @@ def recolour(picture: U8, random: np.random.Generator) -> None:
     u, v = picture[1].copy(), picture[2].copy()
     picture[1] = cv2.addWeighted(u, along, v, -across, 128 * (1 - along + across))
     picture[2] = cv2.addWeighted(u, across, v, along, 128 * (1 - along - across))
+
+
+def degrade(picture: U8, random: np.random.Generator) -> None:
+    """Make the picture in place what a worse camera gives: blurred, coarse, compressed or noisy."""
+    _, height, width = picture.shape
+    way, strength = random.integers(4), random.random()
+    noise = random.normal(0, 2 + 8 * strength, (height, width)) if way == 3 else None
+    for plane in picture:
+        if way == 0:
+            plane[:] = cv2.GaussianBlur(plane, (0, 0), 0.5 + strength)
+        elif way == 1:
+            small = (int(width * (0.9 - strength / 2)), int(height * (0.9 - strength / 2)))
+            coarse = cv2.resize(plane, small, interpolation=cv2.INTER_AREA)
+            plane[:] = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
+        elif way == 2:
+            quality = [cv2.IMWRITE_JPEG_QUALITY, int(15 + 50 * strength)]
+            _, packed = cv2.imencode(".jpg", plane, quality)
+            plane[:] = cv2.imdecode(packed, cv2.IMREAD_GRAYSCALE)
+    if noise is not None:
+        picture[0] = np.clip(picture[0] + noise, 0, 255).astype(np.uint8)

@@ -4,6 +4,7 @@ Needs torch, numpy and OpenCV alone. The learning rate follows the clock, so tha
 its minutes are over; stopped and started again, it goes on from its last checkpoint.
 
     python -m engines.detectors.train PACKS RUN --minutes 60 --mix coco=2,crowd=3
+    python -m engines.detectors.train PACKS RUN --minutes 20 --mix coco=2 --start-from OTHER_RUN
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ class Options:
     device: str = "cpu"
     workers: int = 0
     seed: int = 0
+    start_from: Path | None = None
+    """Run whose average to go on from with batch norms as they are; it may be of another size."""
 
 
 class Stream(torch.utils.data.IterableDataset[tuple[Tensor, Targets]]):  # type: ignore[misc]
@@ -74,7 +77,11 @@ def train(packs: Packs, folder: Path, options: Options) -> None:
     config = Config(width=width, height=height)
     device = torch.device(options.device)
     torch.manual_seed(options.seed)
-    net = StreetNet(config).to(device, memory_format=torch.channels_last).train()
+    net = StreetNet(config).train()
+    if options.start_from:
+        net.load_state_dict(load_average(options.start_from).state_dict())
+        net.eval()  # its batch norms have the statistics of other pictures, or none
+    net.to(device, memory_format=torch.channels_last)
     average = Average(net, EMA_DECAY)
     optimizer = torch.optim.AdamW(decayed(net, options.weight_decay), lr=options.lr)
     run = Run(
@@ -143,6 +150,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--mix", required=True, help="pack=weight,... such as coco=2,crowd=3")
     parser.add_argument("--batch", type=int, default=64 if cuda else 16)
     parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--start-from", type=Path, metavar="RUN", help="go on from its average")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--mosaic", type=float, default=0.15)
     parser.add_argument("--bf16", action="store_true", default=cuda, help="on processors with AMX")
     parser.add_argument("--compile", action="store_true", default=cuda, help="minutes, then faster")
@@ -162,6 +171,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             compiled=options.compile,
             device="cuda" if cuda else "cpu",
             workers=min(12, os.cpu_count() or 1) if cuda else 0,
+            seed=options.seed,
+            start_from=options.start_from,
         ),
     )
 
