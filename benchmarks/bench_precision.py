@@ -13,8 +13,11 @@ in turns; AP50 of persons, and the mean of the classes that
 network and labels share, on pictures that calibration has not seen (the detector was trained on two
 thirds of them, so its AP is no measure of it here), as difference of fp32 and int8
 on the same pictures, with a 95 % interval from resampling the pictures.
-Ceiling: VNNI multiplies four times as many bytes as floats in an instruction.
-Command: python -m benchmarks.bench_precision [--rounds 300]
+Ceiling: VNNI multiplies four times as many bytes as floats in an instruction. What is promised is
+for processors with VNNI and without AMX; the bf16 of AMX is as fast, so int8 over that is a figure
+and no promise. Speeds mean nothing on a processor without VNNI: there --speeds-from keeps those of
+an earlier run, with its machine, and the loss alone is measured.
+Command: python -m benchmarks.bench_precision [--rounds 300] [--speeds-from RESULTS.json]
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -49,6 +53,7 @@ from engines.quantize import quantize
 from engines.zoo import find_model
 
 VNNI_ALONE = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"}
+SPEEDS = ("speed", "speed_vnni_alone", "speed_all_cores")
 RESAMPLINGS = 2000
 _CALIBRATED_OF_CLIP = 0.5
 _PICTURES_OF_CLIP = 60
@@ -77,6 +82,7 @@ def main() -> int:
     parser = report.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=300)
     parser.add_argument("--models", nargs="+", default=["street", "yolox-nano"])
+    parser.add_argument("--speeds-from", type=Path, help="results of a run on another machine")
     parser.add_argument("--race", help=argparse.SUPPRESS)  # another process: ways as JSON
     parser.add_argument("--all-cores", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -86,15 +92,18 @@ def main() -> int:
         print(json.dumps(run(ways, options.rounds)))
         return 0
     results: Figures = {}
+    earlier = json.loads(options.speeds_from.read_text()) if options.speeds_from else None
     with tempfile.TemporaryDirectory() as folder:
         for name in options.models:
             path = options.data / YOLOX if name == "yolox-nano" else find_model(name)
             int8 = Path(folder) / f"{name}-int8.onnx"
             quantize(path, int8, calibration(path, options.data))
             results[name] = {
-                "speed": speed(path, int8, options.rounds, {}),
-                "speed_vnni_alone": speed(path, int8, options.rounds, VNNI_ALONE),
-                "speed_all_cores": speed(path, int8, options.rounds // 10, {}, all_cores=True),
+                **(
+                    {kind: earlier["results"][name][kind] for kind in SPEEDS}
+                    if earlier
+                    else speeds(path, int8, options.rounds)
+                ),
                 "precision": loss(path, int8, options.data),
                 "bytes": {"fp32": path.stat().st_size, "int8": int8.stat().st_size},
             }
@@ -106,6 +115,7 @@ def main() -> int:
             "threads": 1,
             "batch": 1,
             "calibrated_on": [CROWD, HIGHWAY],
+            **(origin(earlier) if earlier else {}),
         },
         results=results,
         gates=gates(results),
@@ -114,6 +124,26 @@ def main() -> int:
 
 
 # ------------------------------------------------------------------------------------------ speed
+
+
+def origin(earlier: Mapping[str, Any]) -> Figures:
+    """Where the speeds of an earlier document were measured, and in how many rounds."""
+    configuration = earlier["configuration"]
+    there = {"machine": earlier["machine"], "commit": earlier["commit"]}
+    return {
+        "rounds": configuration["rounds"],
+        "speeds_from": configuration.get("speeds_from", there),
+    }
+
+
+def speeds(path: Path, int8: Path, rounds: int) -> Figures:
+    """Race the precisions in all three regimes."""
+    figures = (
+        speed(path, int8, rounds, {}),
+        speed(path, int8, rounds, VNNI_ALONE),
+        speed(path, int8, rounds // 10, {}, all_cores=True),
+    )
+    return dict(zip(SPEEDS, figures, strict=True))
 
 
 def speed(
@@ -364,7 +394,7 @@ def gates(results: Mapping[str, report.Value]) -> list[report.Gate]:
             2.0,
             at_least=True,
         ),
-        report.Gate("street int8 over bf16 by AMX", here["bf16"], 1.5, 2.0, at_least=True),
+        report.Gate("street int8 over bf16 by AMX", here["bf16"], at_least=True),
         report.Gate("street AP50 of person lost, upper end, points", lost, 2.0, 1.0),
     ]
 
@@ -373,7 +403,7 @@ def show(results: Mapping[str, report.Value]) -> None:
     """Print what the gates leave out."""
     rows = []
     for name, measured in json.loads(json.dumps(results)).items():
-        for where in ("speed", "speed_vnni_alone", "speed_all_cores"):
+        for where in SPEEDS:
             found = measured[where]
             for how, cpu_ms in found["cpu_ms"].items():
                 ratio = found["int8_times_as_fast_as"].get(how)

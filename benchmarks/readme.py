@@ -18,21 +18,35 @@ BEGIN, END = "<!-- measured: python -m benchmarks.readme -->\n", "<!-- end of me
 def table(folder: Path = RESULTS) -> str:
     """One row for each promise of each benchmark, and below them the machine they ran on."""
     rows = ["| benchmark | what | measured | must | aim |", "|---|---|---|---|---|"]
-    machines = set()
+    machines: dict[str, list[str]] = {}
     for path in sorted(folder.glob("*.json")):
         document = json.loads(path.read_text())
         for gate in _worst_of_processes(document.get("gates", [])):
-            sign = "≥" if gate["at_least"] else "≤"
             measured = "not measured" if gate["value"] is None else f"{gate['value']:g}"
             missed = "" if gate["passed"] else " (missed)"
             rows.append(
                 f"| {document['benchmark']} | {gate['name']} | {measured}{missed} "
-                f"| {sign} {gate['must']:g} | {sign} {gate['aim']:g} |"
+                f"| {_bound(gate, 'must')} | {_bound(gate, 'aim')} |"
             )
         if "gates" in document:
-            machine = document["machine"]
-            machines.add(f"{machine['cores']} cores of {machine['cpu']}")
-    return "\n".join([*rows, "", f"Measured on {'; '.join(sorted(machines))}.", ""])
+            _note(machines, document["machine"], document["benchmark"])
+        if earlier := document.get("configuration", {}).get("speeds_from"):
+            _note(machines, earlier["machine"], f"speeds of {document['benchmark']}")
+    where = "; ".join(
+        f"{', '.join(sorted(set(names)))} on {machine}" if len(machines) > 1 else f"on {machine}"
+        for machine, names in sorted(machines.items())
+    )
+    return "\n".join([*rows, "", f"Measured {where}.", ""])
+
+
+def _note(machines: dict[str, list[str]], machine: dict[str, Any], what: str) -> None:
+    machines.setdefault(f"{machine['cores']} cores of {machine['cpu']}", []).append(what)
+
+
+def _bound(gate: Gate, which: str) -> str:
+    if gate[which] is None:
+        return "-"
+    return f"{'≥' if gate['at_least'] else '≤'} {gate[which]:g}"
 
 
 def _worst_of_processes(gates: list[Gate]) -> list[Gate]:

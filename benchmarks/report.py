@@ -25,13 +25,16 @@ Value = str | int | float | bool | None | Sequence["Value"] | Mapping[str, "Valu
 
 @dataclass(frozen=True)
 class Gate:
-    """One promise: a figure, the bound that it must keep and the one that is aimed at."""
+    """One promise: a figure, the bound that it must keep and the one that is aimed at.
+
+    A figure without bounds promises nothing, and stands beside those that do.
+    """
 
     name: str
     value: float | None
-    """None if it could not be measured, which fails."""
-    must: float
-    aim: float
+    """None if it could not be measured, which fails where there is a bound."""
+    must: float | None = None
+    aim: float | None = None
     at_least: bool = False
     """The bounds are lower ones."""
 
@@ -43,9 +46,13 @@ class Gate:
     @property
     def verdict(self) -> str:
         """In one word, for the table."""
+        if self.must is None:
+            return "-"
         return "aim" if self._keeps(self.aim) else "must" if self.passed else "MISSED"
 
-    def _keeps(self, bound: float) -> bool:
+    def _keeps(self, bound: float | None) -> bool:
+        if bound is None:
+            return True
         if self.value is None:
             return False
         return self.value >= bound if self.at_least else self.value <= bound
