@@ -100,8 +100,8 @@ _OFFLINE = {
     # Files of engines that no running pipeline needs; all others are runtime.
     "engines": "export quantize training",
     "engines.classifiers": "describe evaluate export model pack train",
-    "engines.cascade": "blocks dense evaluate examples export layers metrics model pack published "
-    "region rule small train",
+    "engines.cascade": "blocks dense evaluate examples export layers metrics model pack prior "
+    "published region restore rule small train",
     "engines.codec": "checkpoint costs dvc dvc_export evaluate export layers pack "
     "peers plot probes recipe rt shards share textures train train_dvc training transforms",
     "engines.detectors": "agreement calibrate evaluate examples export loss model pack restore "

@@ -100,16 +100,16 @@ def input_of(segmenter: Segmenter, planes: tuple[U8, U8, U8]) -> U8:
 def measure(segmenter: Segmenter, dense: Engine, inputs: Sequence[U8]) -> list[Way]:
     """Time each form on the same inputs; what stage 1 costs is taken off."""
     tuned = segmenter.stages
-    side, everything = tuned.signature.block_px, Rule(1.0, tuned.rule.share)
+    everything = Rule(1.0, tuned.rule.share)
     wanted = [_dense(dense, picture)[1].argmax(axis=0) for picture in inputs]
     assert segmenter.folder is not None
     pixels = [Pixels(segmenter.folder / file) for file in FILES[1:]]
     forms: dict[str, Form] = {
-        "stage 1 alone": partial(_blocks, _variant(tuned, side, last=1)),
+        "stage 1 alone": partial(_blocks, tuned, last=1),
         "dense graph": partial(_dense, dense),
-        "whole map": partial(_blocks, _variant(tuned, side, rule=everything)),
-        "blocks of 4": partial(_blocks, _variant(tuned, side)),
-        "blocks of 2": partial(_blocks, _variant(tuned, side // 2)),
+        "whole map": partial(_blocks, tuned, rule=everything),
+        "blocks of 4": partial(_blocks, tuned),
+        "blocks of 2": partial(_blocks, _halved(tuned)),
         "pixels": partial(_pixels, tuned, pixels),
     }
     ways = [_way(name, form, inputs, wanted) for name, form in forms.items()]
@@ -140,19 +140,22 @@ def break_even(segmenter: Segmenter) -> list[tuple[float, float]]:
     return points
 
 
-def _variant(stages: Stages, block_px: int, *, rule: Rule | None = None, last: int = 3) -> Stages:
-    """The same engines with another block or rule."""
-    signature = replace(stages.signature, block_px=block_px)
-    return Stages(stages.engines, signature, rule or stages.rule, last=last)
+def _halved(stages: Stages) -> Stages:
+    """The same engines with blocks of half the side."""
+    signature = replace(stages.signature, block_px=stages.signature.block_px // 2)
+    return Stages(stages.engines, signature, stages.rule)
 
 
 def _dense(dense: Engine, picture: U8) -> tuple[float, F32]:
     return 1.0, dense.infer({"planes": picture[None]})["logits"][0]
 
 
-def _blocks(stages: Stages, picture: U8) -> tuple[float, F32]:
+def _blocks(
+    stages: Stages, picture: U8, *, rule: Rule | None = None, last: int = len(FILES)
+) -> tuple[float, F32]:
     everything = np.ones(stages.signature.blocks, bool)
-    return stages.run(picture, everything) / everything.size, stages.logits
+    beyond = stages.run(picture, everything, rule=rule, last=last)
+    return beyond / everything.size, stages.logits
 
 
 def _pixels(stages: Stages, pixels: Sequence[Pixels], picture: U8) -> tuple[float, F32]:

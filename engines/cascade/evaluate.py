@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -79,15 +80,7 @@ class Way:
 
 def by_rule(segmenter: Segmenter, rule: Rule) -> Way:
     """Label with the cascade by another rule than the tuned one."""
-
-    def label(planes: Triple) -> LabelMap:
-        tuned, segmenter.stages.rule = segmenter.stages.rule, rule
-        try:
-            return segmenter.segment(planes)
-        finally:
-            segmenter.stages.rule = tuned
-
-    return Way(rule, label)
+    return Way(rule, partial(segmenter.segment, rule=rule))
 
 
 def densely(segmenter: Segmenter, engine: Engine) -> Way:

@@ -79,7 +79,7 @@ class Packs:
         """Cut and alter one picture, drawn at random; size is (width, height) of the crop."""
         picture, label = self[int(random.integers(len(self)))]
         width, height = size
-        scale = math.exp(random.uniform(math.log(0.6), math.log(1.9)))
+        scale = math.exp(random.uniform(math.log(0.7), math.log(1.6)))
         stretch = math.exp(random.uniform(-0.12, 0.12))
         across, down = scale * stretch, scale / stretch
         left = _start(random, label.shape[1] * across, width)

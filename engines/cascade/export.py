@@ -4,7 +4,7 @@ Opset 17. Weights are stored in half precision and computed with in single, so t
 loses nothing. Stages 2 and 3 take any number of blocks of any size, the whole map too. Each file is
 checked against torch before all three are written.
 
-    python -m engines.cascade.export RUN engines/zoo/cascade --rho 0.95 --share 0.25
+    python -m engines.cascade.export RUN engines/zoo/cascade --prior PACK --rho 0.8 --share 0.25
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from engines.cascade.classes import CAMVID_CLASSES
+from engines.cascade.examples import Packs
 from engines.cascade.model import Cascade
+from engines.cascade.prior import fit_prior
 from engines.cascade.signature import FILES, HALO, STRIDE, Signature
 from engines.cascade.train import load_average
 from engines.load import load_engine
@@ -245,9 +247,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--size", default="480x368", help="of the input: multiples of 16")
     parser.add_argument("--rho", type=float, default=0.95)
     parser.add_argument("--share", type=float, default=0.25)
-    parser.add_argument("--unweigh", type=float, default=0.5, help="of the class weights' effect")
+    parser.add_argument(
+        "--prior", type=Path, nargs="+", required=True, help="packs to fit the classes' prior on"
+    )
     options = parser.parse_args(argv)
-    net = load_average(options.run, unweigh=options.unweigh)
+    net = load_average(options.run)
+    net.prior = fit_prior(net, Packs(options.prior, net.config.classes))
     width, height = (int(n) for n in options.size.split("x"))
     signature = signature_of(net, width=width, height=height, rho=options.rho, share=options.share)
     difference = export(net, options.out, signature)

@@ -78,13 +78,9 @@ class Cascade(nn.Module):  # type: ignore[misc]
         self.config = config = config or Config()
         if config.variant == "small":
             self.stage1: nn.Module = SmallStage1(config.sizes, config.classes)
-            features, wide2, wide3 = config.sizes.features, config.sizes.wide2, config.sizes.wide3
-            self.stage2: nn.Module = SmallLater(
-                config.sizes, config.classes, (features, wide2), 0, features // 2
-            )
-            self.stage3: nn.Module = SmallLater(
-                config.sizes, config.classes, (wide3 // 2,), wide3, features
-            )
+            inside2, (inside3, refine3) = config.sizes.inside2, config.sizes.inside3
+            self.stage2: nn.Module = SmallLater(config.sizes, config.classes, inside2, 0)
+            self.stage3: nn.Module = SmallLater(config.sizes, config.classes, (inside3,), refine3)
         else:
             self.stage1 = PublishedStage1(config.classes, config.dropout)
             self.stage2 = PublishedStage2(config.classes, config.dropout)

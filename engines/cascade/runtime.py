@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 import engines.zoo
 from engines.base import Engine
 from engines.cascade.carry import Carry, CarryOptions, content_blocks
 from engines.cascade.classes import CAMVID_CLASSES, PALETTE_RGB
 from engines.cascade.motion import Mover
-from engines.cascade.picture import F32, U8, Placement, best_labels, fill_input
+from engines.cascade.picture import F32, U8, Mask, Placement, best_labels, fill_input
 from engines.cascade.signature import FILES, STRIDE, Signature, read_classes, recognise
 from engines.cascade.stages import Rule, Stages
 from engines.errors import EngineFailed, EngineMismatch, ModelError
@@ -187,6 +186,7 @@ class Segmenter:
         discontinuity: bool = False,
         *,
         memory: Memory | None = None,
+        rule: Rule | None = None,
     ) -> LabelMap:
         """Label one frame and wait for it.
 
@@ -196,6 +196,7 @@ class Segmenter:
             media_time_ns: of the frame; only carrying over needs it.
             discontinuity: the frame does not follow the one before; nothing is carried into it.
             memory: of the frame's camera; None is the segmenter's own, enough for one camera.
+            rule: who travels on in this frame; None is the tuned rule.
 
         Raises:
             ValueError: planes of other sizes than 4:2:0, or an unknown matrix.
@@ -203,9 +204,10 @@ class Segmenter:
         """
         at = fill_input(*planes, self._input, matrix=matrix)
         memory = memory or self._memory
+        rule = rule or self.stages.rule
         content = content_blocks(at, self._input.shape, self.stages.signature.block_px)
         if memory is None:
-            return self._label(at, content, content)
+            return self._label(at, content, content, rule)
         wanted = memory.carry.choose(self._input, at, media_time_ns, discontinuity=discontinuity)
         if memory.last is not None and not wanted.any():
             return self._carried(memory)
@@ -214,15 +216,12 @@ class Segmenter:
             # Stage 1 runs on the whole frame anyway, so what it decided is taken anew everywhere:
             # it may depend on what has changed elsewhere. What later stages found out is carried.
             wanted |= content & (memory.stage_of == 1)
-        tuned = self.stages.rule
-        self.stages.rule = replace(tuned, rho=max(tuned.rho, memory.carry.options.rho))
+        rule = replace(rule, rho=max(rule.rho, memory.carry.options.rho))
         try:
-            memory.last = self._label(at, content, wanted)
+            memory.last = self._label(at, content, wanted, rule)
         except EngineFailed:
             memory.reset()
             raise
-        finally:
-            self.stages.rule = tuned
         memory.luma[...] = self._input[0]
         memory.logits = self.stages.logits.copy()
         memory.stage_of = np.where(wanted, self.stages.stage_of, memory.stage_of)
@@ -249,11 +248,9 @@ class Segmenter:
         """Let go of the engines; safe to call twice."""
         self.stages.close()
 
-    def _label(
-        self, at: Placement, content: NDArray[np.bool_], wanted: NDArray[np.bool_]
-    ) -> LabelMap:
+    def _label(self, at: Placement, content: Mask, wanted: Mask, rule: Rule) -> LabelMap:
         self.stages.stage_of[...] = _CARRIED
-        self.stages.run(self._input, wanted)
+        self.stages.run(self._input, wanted, rule=rule)
         labels = best_labels(self.stages.logits, at, STRIDE, self.out_stride)
         by = np.bincount(self.stages.stage_of[content], minlength=len(_BY_STAGE) + 1)
         first, second, third = (float(by[stage] / by.sum()) for stage in _BY_STAGE)

@@ -31,12 +31,15 @@ class SmallSizes:
     neck: int = 64
     context: int = 32
     """Channels that stage 1 hands on from stride 8."""
-    wide2: int = 128
-    wide3: int = 192
+    inside2: tuple[int, int] = (96, 192)
+    inside3: tuple[int, int] = (128, 256)
+    """Of the layers inside the branches of stages 2 and 3; the last is of 3's second look."""
+    hidden: int = 64
+    """Of the heads of stages 2 and 3."""
 
     @property
     def features(self) -> int:
-        """Channels that travel between the stages at stride 4, beside the logits."""
+        """Channels that stages 2 and 3 refine at stride 4, beside the logits."""
         return self.trunk[1] + self.context
 
 
@@ -100,13 +103,11 @@ class SmallLater(nn.Module):  # type: ignore[misc]
     Only the first convolution of the branch is 3x3: around a block it reads a halo of one position.
     """
 
-    def __init__(
-        self, sizes: SmallSizes, classes: int, inside: Sequence[int], refine: int, hidden: int
-    ) -> None:
+    def __init__(self, sizes: SmallSizes, classes: int, inside: Sequence[int], refine: int) -> None:
         super().__init__()
         features = sizes.features
         self.split = [features, classes]
-        widths = [features + classes, *inside, features]
+        widths = [sum(self.split), *inside, features]
         self.branch = nn.Sequential(
             *(
                 ConvBnRelu(fan_in, fan_out, 1 if index else 3)
@@ -119,7 +120,7 @@ class SmallLater(nn.Module):  # type: ignore[misc]
             if refine
             else None
         )
-        self.head = Head(features, hidden, classes)
+        self.head = Head(features, sizes.hidden, classes)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         features, known = x.split(self.split, dim=1)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from engines.base import Engine
 from engines.cascade.picture import F32, U8, Mask
-from engines.cascade.signature import HALO, LAST_SHARE, Signature
+from engines.cascade.signature import FILES, HALO, LAST_SHARE, Signature
 from engines.errors import EngineFailed
 
 BUCKETS = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128)
@@ -71,23 +71,20 @@ class Stages:
         *,
         dense_share: float = 0.8,
         least: int = 0,
-        last: int = 3,
     ) -> None:
         """Get ready; nothing is run.
 
         Args:
             engines: of the three stages.
             signature: of all three.
-            rule: who travels on.
+            rule: who travels on, unless a run says otherwise.
             dense_share: share of all blocks from which on the map is run whole; above 1 is never.
             least: if no more blocks than this are left, they leave too: the whole frame exits.
-            last: number of stages to use; 1 is the cheapest and the worst.
         """
         self.engines = tuple(engines)
         self.signature = signature
         self.rule = rule
         self.least = least
-        self.last = last
         rows, columns = signature.blocks
         cells = signature.cells
         self._dense_from = dense_share * rows * columns
@@ -97,12 +94,16 @@ class Stages:
         )
         self.stage_of: NDArray[np.uint8] = np.zeros((rows, columns), np.uint8)
 
-    def run(self, planes: U8, wanted: Mask) -> int:
+    def run(
+        self, planes: U8, wanted: Mask, *, rule: Rule | None = None, last: int = len(FILES)
+    ) -> int:
         """Label the wanted blocks of an input; the others keep their logits.
 
         Args:
             planes: (3, h, w).
             wanted: (rows, columns) of blocks.
+            rule: who travels on in this run; None is the tuned rule.
+            last: number of stages to use; 1 is the cheapest and the worst.
 
         Returns:
             How many blocks went beyond stage 1.
@@ -110,22 +111,23 @@ class Stages:
         Raises:
             EngineFailed: the network gave something that is no number, or an engine broke.
         """
+        rule = rule or self.rule
         outputs = self.engines[0].infer({"planes": planes[None]})
         cells = self.signature.cells
         self._merge(wanted, outputs["logits"][0])
         self.stage_of[wanted] = 1
-        going = wanted & self._going(outputs["confidence"][0], cells // 2, 1)
+        going = wanted & _going(rule, outputs["confidence"][0], cells // 2, 1)
         beyond = np.count_nonzero(going)
-        for number in range(2, self.last + 1):
+        for number in range(2, last + 1):
             left = np.count_nonzero(going)
             if left <= self.least:
                 break
             if number == 2:
                 self._fill_table(outputs["fine"][0], outputs["context"][0], _wider(going))
             if left >= self._dense_from:
-                going = self._run_whole(number, going)
+                going = self._run_whole(number, going, rule)
             else:
-                going = self._run_blocks(number, going)
+                going = self._run_blocks(number, going, rule)
         return int(beyond)
 
     def warm_up(self) -> None:
@@ -145,15 +147,11 @@ class Stages:
         """
         rows, columns = self.signature.blocks
         grey = np.full((3, self.signature.height, self.signature.width), 128, np.uint8)
-        kept = self.rule, self.last
+        everything = np.ones((rows, columns), bool)
         finite = True
-        try:
-            self.rule = Rule(1.0, 0.0)
-            for self.last in (1, 2, 3):
-                self.run(grey, np.ones((rows, columns), bool))
-                finite &= bool(np.isfinite(self.logits).all())
-        finally:
-            self.rule, self.last = kept
+        for last in (1, 2, 3):
+            self.run(grey, everything, rule=Rule(1.0, 0.0), last=last)
+            finite &= bool(np.isfinite(self.logits).all())
         return finite
 
     def close(self) -> None:
@@ -161,7 +159,7 @@ class Stages:
         for engine in self.engines:
             engine.close()
 
-    def _run_blocks(self, number: int, going: Mask) -> Mask:
+    def _run_blocks(self, number: int, going: Mask, rule: Rule) -> Mask:
         where = np.nonzero(going)
         outputs = self._infer_blocks(self.engines[number - 1], self._gather(where))
         _blocks_of(self.logits.transpose(1, 2, 0), self.signature.cells)[where] = outputs[
@@ -172,9 +170,9 @@ class Stages:
             return going
         _blocks_of(_inside(self._table), self.signature.cells)[where] = outputs["features"]
         _finite(outputs["confidence"], f"stage {number}")
-        share = (~(outputs["confidence"] > self.rule.rho)).mean(axis=(1, 2), dtype=np.float32)
+        share = (~(outputs["confidence"] > rule.rho)).mean(axis=(1, 2), dtype=np.float32)
         on = np.zeros_like(going)
-        on[where] = share > self.rule.limit(number)
+        on[where] = share > rule.limit(number)
         return on
 
     def _fill_table(self, fine: F32, context: F32, wanted: Mask) -> None:
@@ -212,7 +210,7 @@ class Stages:
             parts.append({name: array[: len(part)] for name, array in outputs.items()})
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def _run_whole(self, number: int, going: Mask) -> Mask:
+    def _run_whole(self, number: int, going: Mask, rule: Rule) -> Mask:
         """Run the map as one block; only the logits of blocks that go on are taken."""
         outputs = self.engines[number - 1].infer({"blocks": self._table[None]})
         self._merge(going, outputs["logits"][0])
@@ -225,12 +223,7 @@ class Stages:
         else:
             features = _blocks_of(outputs["features"][0], cells)
             _blocks_of(_inside(self._table), cells)[going] = features[going]
-        return going & self._going(outputs["confidence"][0], cells, number)
-
-    def _going(self, confidence: F32, cells: int, stage: int) -> Mask:
-        _finite(confidence, f"stage {stage}")
-        going: Mask = self.rule.undecided(confidence, cells) > self.rule.limit(stage)
-        return going
+        return going & _going(rule, outputs["confidence"][0], cells, number)
 
     def _merge(self, wanted: Mask, logits: F32) -> None:
         if wanted.all():
@@ -239,6 +232,12 @@ class Stages:
             cells = self.signature.cells
             blocks = _blocks_of(logits.transpose(1, 2, 0), cells)
             _blocks_of(self.logits.transpose(1, 2, 0), cells)[wanted] = blocks[wanted]
+
+
+def _going(rule: Rule, confidence: F32, cells: int, stage: int) -> Mask:
+    _finite(confidence, f"stage {stage}")
+    going: Mask = rule.undecided(confidence, cells) > rule.limit(stage)
+    return going
 
 
 def bucket(count: int) -> int:

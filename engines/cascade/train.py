@@ -35,7 +35,7 @@ BALANCE = 1.03
 """Weight of a class is 1 / log(BALANCE + its share): 34 for the rarest, 3 for a third of all."""
 
 _RULE = Rule(0.95, 0.25)
-_BLOCKS_SHARE, _ANY_SHARE = 0.2, 0.05
+_BLOCKS_SHARE, _ANY_SHARE = 0.15, 0.04
 """Parts of all blocks: those that the small variant learns from, and random ones of them."""
 
 _WARM_UP_STEPS = 150
@@ -68,8 +68,6 @@ class Checkpoint(TypedDict):
     config: dict[str, Any]
     net: dict[str, Tensor]
     average: dict[str, Tensor]
-    weights: Tensor
-    """Of the classes."""
     step: int
     spent_s: float
 
@@ -177,7 +175,7 @@ def train(
     optimizer = torch.optim.AdamW(decayed(net, options.weight_decay), lr=options.lr)
     weights = class_weights(torch.from_numpy(packs.shares), options.balance)
     parts = {"net": net, "average": average.net, "optimizer": optimizer}
-    run = Run(folder, parts, config=asdict(config), weights=weights)
+    run = Run(folder, parts, config=asdict(config))
     weights = weights.to(device)
     small = config.variant == "small"
     steps = {"deep": deep_losses, "cascade": cascade_losses if small else region_losses}
@@ -222,13 +220,8 @@ def train(
     run.save()
 
 
-def load_average(run: Path, *, unweigh: float = 0.5) -> Cascade:
-    """Load the averaged network of a run, ready for export.
-
-    Args:
-        run: folder of the run.
-        unweigh: part of the class weights' effect that is taken back: rare classes were weighed
-            more to be learned, and would be found too often.
+def load_average(run: Path) -> Cascade:
+    """Load the averaged network of a run, without a prior.
 
     Raises:
         SystemExit: there is no checkpoint.
@@ -237,7 +230,6 @@ def load_average(run: Path, *, unweigh: float = 0.5) -> Cascade:
     config = state["config"]
     net = Cascade(Config(**config | {"sizes": SmallSizes(**config["sizes"])}))
     net.load_state_dict(state["average"])
-    net.prior = -unweigh * state["weights"].log()[:, None, None]
     net.eval()
     return net
 

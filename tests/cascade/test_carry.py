@@ -101,7 +101,7 @@ def test_options_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None
 @pytest.fixture(scope="module")
 def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Segmenter]:
     folder = tmp_path_factory.mktemp("cascade")
-    cascade_tiny.exported(folder, cascade_tiny.random_net(), 0.5)
+    cascade_tiny.exported(folder, cascade_tiny.random_net(), 0.36)
     made = Segmenter.load(folder, carry=IMPATIENT)
     yield made
     made.close()
@@ -144,12 +144,10 @@ def test_what_later_stages_found_out_is_carried_where_nothing_changed(
 
 
 def test_frames_that_others_carry_are_labelled_with_more_care(segmenter: Segmenter) -> None:
-    tuned = segmenter.stages.rule
     careful = Memory(CarryOptions(rho=1.0), segmenter.stages.signature)
     first = segmenter.segment(planes(0), memory=careful)
     usual = segmenter.segment(planes(0), memory=segmenter.new_memory())
     assert first.decided[0] == 0 < usual.decided[0], "nothing is decided at a rho of 1"
-    assert segmenter.stages.rule == tuned
 
 
 def test_two_cameras_do_not_mix(segmenter: Segmenter) -> None:

@@ -88,9 +88,7 @@ def test_the_engines_equal_torch_by_the_same_rule(
 
 def test_rho_of_one_is_the_plain_network(segmenter: Segmenter, net: Cascade) -> None:
     stages = segmenter.stages
-    before, stages.rule = stages.rule, Rule(1.0, SHARE)
-    stages.run(_input(1)[0].numpy(), _everything())
-    stages.rule = before
+    stages.run(_input(1)[0].numpy(), _everything(), rule=Rule(1.0, SHARE))
     with torch.no_grad():
         plain = net(_input(1)).logits[2][0].numpy()
     assert np.abs(stages.logits - plain).max() < 1e-3
@@ -106,11 +104,8 @@ def test_the_dense_graph_is_the_plain_network(folder: Path, net: Cascade, tmp_pa
 
 
 def test_nothing_undecided_ends_with_stage_one(segmenter: Segmenter) -> None:
-    stages = segmenter.stages
-    before, stages.rule = stages.rule, Rule(1e-6, SHARE)
-    beyond = stages.run(_input(0)[0].numpy(), _everything())
-    found = segmenter.segment(planes(0))
-    stages.rule = before
+    beyond = segmenter.stages.run(_input(0)[0].numpy(), _everything(), rule=Rule(1e-6, SHARE))
+    found = segmenter.segment(planes(0), rule=Rule(1e-6, SHARE))
     assert beyond == 0
     assert found.decided == (1.0, 0.0, 0.0)
 
@@ -161,11 +156,9 @@ def test_smaller_maps_say_the_same(folder: Path, segmenter: Segmenter, out_strid
 
 
 def test_fewer_stages_can_be_used(segmenter: Segmenter) -> None:
-    segmenter.stages.last = 2
-    found = segmenter.segment(planes(0))
-    segmenter.stages.last = 3
-    assert found.decided[1] > 0
-    assert found.decided[2] == 0
+    segmenter.stages.stage_of[...] = 0
+    segmenter.stages.run(_input(0)[0].numpy(), _everything(), last=2)
+    assert set(np.unique(segmenter.stages.stage_of)) == {1, 2}
 
 
 @pytest.mark.parametrize("wrong", [0.0, 1.5, float("nan")])
@@ -254,8 +247,7 @@ def test_many_blocks_are_run_in_parts(
     stages = segmenter.stages
     monkeypatch.setattr("engines.cascade.stages.BUCKETS", (3, 7))
     monkeypatch.setattr(stages, "_dense_from", 10_000.0)
-    monkeypatch.setattr(stages, "rule", Rule(1.0, SHARE))
-    stages.run(_input(1)[0].numpy(), _everything())
+    stages.run(_input(1)[0].numpy(), _everything(), rule=Rule(1.0, SHARE))
     with torch.no_grad():
         plain = net(_input(1)).logits[2][0].numpy()
     assert np.abs(stages.logits - plain).max() < 1e-3

@@ -12,10 +12,12 @@ import pytest
 import torch
 from torch.nn import functional
 
-from engines.cascade import evaluate, export, pack, train
+from engines.cascade import evaluate, export, pack, prior, restore, train
 from engines.cascade.examples import IGNORE, Packs, shares
 from engines.cascade.metrics import Scores, border_score
+from engines.cascade.model import Cascade, Config
 from engines.cascade.rule import Rule, spread
+from engines.cascade.small import SmallSizes
 
 TINY = ["--size", "96x64", "--batch", "2"]
 
@@ -135,9 +137,6 @@ def test_training_learns_saves_and_goes_on(run: Path, packed: Path) -> None:
     state = torch.load(run / "checkpoint.pt", weights_only=True)
     assert state["step"] > 0
     net = train.load_average(run)
-    plain = train.load_average(run, unweigh=0)
-    lowered = (plain.prior - net.prior).flatten()
-    assert torch.allclose(lowered, 0.5 * state["weights"].log(), atol=1e-6)
     assert all(torch.isfinite(p).all() for p in net.parameters())
     train.main([str(run), str(packed), "--minutes", "0.05", *TINY])
     later = torch.load(run / "checkpoint.pt", weights_only=True)
@@ -154,6 +153,53 @@ def test_a_run_may_begin_with_the_weights_of_another(
     after = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert after["step"] == 0
     assert all(torch.equal(before[name], after["net"][name]) for name in before)
+
+
+@pytest.mark.parametrize("hidden", [64, 80])
+def test_exported_stages_are_restored_and_may_have_grown(tmp_path: Path, hidden: int) -> None:
+    net = cascade_tiny.random_net()
+    cascade_tiny.exported(tmp_path, net, 0.5)
+    grown = Cascade(Config(sizes=SmallSizes(hidden=hidden))).eval()
+    planes = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8)
+    restore.restore(grown, tmp_path, planes)
+    with torch.no_grad():
+        found, wanted = grown(planes), cascade_tiny.oracle(net)(planes)
+    for ours, theirs in zip(found.logits, wanted.logits, strict=True):
+        assert torch.allclose(ours, theirs - net.prior, atol=1e-3)
+
+
+def test_a_run_may_begin_with_exported_stages(packed: Path, tmp_path: Path) -> None:
+    net = cascade_tiny.random_net()
+    cascade_tiny.exported(tmp_path, net, 0.5)
+    restored, begun = tmp_path / "restored", tmp_path / "begun"
+    restore.main([str(restored), str(tmp_path), str(packed)])
+    train.main([str(begun), str(packed), "--start", str(restored), "--minutes", "0", *TINY])
+    planes = torch.randint(0, 256, (1, 3, 64, 96), dtype=torch.uint8)
+    with torch.no_grad():
+        ours = train.load_average(begun)(planes).logits[2]
+        theirs = cascade_tiny.oracle(net)(planes).logits[2] - net.prior
+    assert torch.allclose(ours, theirs, atol=1e-3)
+
+
+def test_stages_that_are_larger_than_the_network_are_refused(tmp_path: Path) -> None:
+    cascade_tiny.exported(tmp_path, cascade_tiny.random_net(), 0.5)
+    smaller = Cascade(Config(sizes=SmallSizes(hidden=48))).eval()
+    planes = torch.zeros(1, 3, 32, 32)
+    with pytest.raises(ValueError, match=r"stage2\.onnx: head\.0\.0 must be there and be no larg"):
+        restore.restore(smaller, tmp_path, planes)
+
+
+def test_the_prior_takes_back_what_a_class_was_favoured(run: Path, packed: Path) -> None:
+    net, packs = train.load_average(run), Packs([packed], 11)
+    fair = prior.fit_prior(net, packs).flatten()
+    assert float(fair.mean()) == pytest.approx(0, abs=1e-5)
+    planes = torch.from_numpy(np.ascontiguousarray(packs[0][0].transpose(2, 0, 1)))[None]
+    with torch.no_grad():
+        logits = net(planes).logits[2]
+        short = logits.amax(dim=1) - logits[:, 2]
+        net.stage3.head[1].bias[2] += short.median() + 0.5  # half of all is class 2 now
+    unfair = prior.fit_prior(net, packs).flatten()
+    assert unfair[2] < unfair[[0, 3]].min() - 0.3
 
 
 def test_what_is_no_run_and_no_pack_is_refused(tmp_path: Path) -> None:
@@ -184,7 +230,9 @@ def test_pictures_that_do_not_fit_their_labels_are_refused(tmp_path: Path) -> No
 def test_a_run_is_exported_and_evaluated(
     run: Path, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    export.main([str(run), str(tmp_path), "--size", "96x64", "--rho", "0.3", "--share", "0.5"])
+    tuned = ["--rho", "0.3", "--share", "0.5"]
+    given = ["--prior", str(data / "pack"), "--size", "96x64"]
+    export.main([str(run), str(tmp_path), *given, *tuned])
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 6_000_000
     evaluate.main(
         ["--data", str(data), "--split", "train", "--model", str(tmp_path), "--rho", "0.5"]
