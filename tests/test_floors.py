@@ -103,7 +103,7 @@ _OFFLINE = {
     "engines.cascade": "blocks dense evaluate examples export layers metrics model pack prior "
     "published region restore rule small train",
     "engines.codec": "checkpoint costs dvc dvc_export evaluate export layers pack "
-    "peers plot probes recipe rt shards share textures train train_dvc training transforms",
+    "peers plot probes recipe restore rt shards share textures train train_dvc training transforms",
     "engines.detectors": "agreement calibrate evaluate examples export loss model pack restore "
     "torchvision_export train",
     "engines.off": "augment backbones colour config confusion costs crossvalidate evaluate export "
@@ -144,6 +144,7 @@ HOMES: dict[str, tuple[str, ...]] = {
         "engines.detectors.preprocess",
         "engines.crops",
         "engines.cascade.motion",
+        "engines.codec.motion",
         "engines.cascade.picture",
         "engines.off.crops",
         "OFFLINE",
@@ -397,7 +398,7 @@ LIGHT = {
     "engines.cascade.runtime": "av onnx streamer tensorrt torch",
     "engines.detectors.runtime": "av onnx streamer tensorrt torch",
     "engines.off.observer": "av onnx streamer tensorrt torch",
-    "engines.codec.runtime": "av cv2 onnx streamer tensorrt torch",
+    "engines.codec.runtime": "av onnx streamer tensorrt torch",
 }
 
 

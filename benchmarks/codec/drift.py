@@ -70,8 +70,8 @@ def read(codec: RtRuntime, coded: Sequence[tuple[bytes, int]], pictures: Sequenc
     state: RtState | None = None
     psnrs, symbols = [], []
     for (payload, quality), truth in zip(coded, pictures, strict=True):
-        q, z, _ = codec.parse(payload, state, width=width, height=height, quality=quality)
-        symbols.append(q.tobytes() + z.tobytes())
+        of = codec.parse(payload, state, width=width, height=height, quality=quality)
+        symbols.append(of.q.tobytes() + of.z.tobytes() + of.vectors.tobytes())
         picture, state = codec.decompress(
             payload, state, width=width, height=height, quality=quality
         )

@@ -26,7 +26,8 @@ from engines.codec.layers import (
     ste_round,
     uniform_noise_like,
 )
-from engines.codec.rt import FIXED_POINT, HIDDEN_LIMIT, SCALE_LEVELS, scale_of
+from engines.codec.rt import FIXED_POINT, scale_of
+from engines.codec.scales import HIDDEN_LIMIT, SCALE_LEVELS
 
 SYMBOL_LIMIT = 31
 """Of z and of motion; larger ones are clamped."""

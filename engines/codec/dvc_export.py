@@ -24,7 +24,8 @@ from engines.codec.export import (
     round_to_float16,
 )
 from engines.codec.model import ENTROPY_FILE
-from engines.codec.rt import FIXED_POINT, SCALE_LEVELS
+from engines.codec.rt import FIXED_POINT
+from engines.codec.scales import SCALE_LEVELS
 from engines.codec.share import share_weights
 
 

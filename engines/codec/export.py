@@ -29,11 +29,11 @@ from engines.codec.rt import (
     INTER,
     INTRA,
     QUALITIES,
-    SCALE_LEVELS,
     Z_LIMIT,
     RtCodec,
     scale_of,
 )
+from engines.codec.scales import SCALE_LEVELS
 from engines.codec.share import share_weights
 
 OPSET = 17
@@ -44,33 +44,31 @@ FLOAT16_FROM = 256
 
 
 class Encode(nn.Module):  # type: ignore[misc]
-    """blocks of 0..255 (and memory) to q, z and the next memory."""
+    """blocks of 0..255 (and what is remembered) to q, z, the decoded blocks and the next memory."""
 
     def __init__(self, codec: RtCodec) -> None:
         super().__init__()
         self.codec = codec
 
-    def forward(self, blocks: Tensor, quality: Tensor, memory: Tensor | None = None) -> object:
+    def forward(self, blocks: Tensor, quality: Tensor, *last: Tensor) -> tuple[Tensor, ...]:
         """See FrameCodec.encode."""
-        context = None if memory is None else self.codec.context_of(memory, quality)
-        return self.codec.frame.encode(blocks * (1 / 128) - 1, context, quality)
+        context = context_of(self.codec, quality, *last)
+        q, z, features = self.codec.frame.encode(blocks * (1 / 128) - 1, context, quality)
+        return q, z, drawn(self.codec, features), features
 
 
 class Decode(nn.Module):  # type: ignore[misc]
-    """q and z (and memory) to blocks of whole numbers 0..255 and the next memory."""
+    """q and z (and what is remembered) to the decoded blocks and the next memory."""
 
     def __init__(self, codec: RtCodec) -> None:
         super().__init__()
         self.codec = codec
 
-    def forward(
-        self, q: Tensor, z: Tensor, quality: Tensor, memory: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, q: Tensor, z: Tensor, quality: Tensor, *last: Tensor) -> tuple[Tensor, ...]:
         """See FrameCodec.decode."""
-        context = None if memory is None else self.codec.context_of(memory, quality)
+        context = context_of(self.codec, quality, *last)
         features = self.codec.frame.decode(q, z, context, quality)
-        blocks = torch.round((self.codec.head(features) + 1) * 128).clamp(0, 255)
-        return blocks, features
+        return drawn(self.codec, features), features
 
 
 class Refresh(nn.Module):  # type: ignore[misc]
@@ -82,8 +80,21 @@ class Refresh(nn.Module):  # type: ignore[misc]
 
     def forward(self, memory: Tensor) -> Tensor:
         """See RtCodec.refresh; without gradients."""
-        picture = torch.round((self.codec.head(memory) + 1) * 128).clamp(0, 255)
-        return self.codec.embed(picture * (1 / 128) - 1)
+        return self.codec.embed(drawn(self.codec, memory) * (1 / 128) - 1)
+
+
+def context_of(
+    codec: RtCodec, quality: Tensor, memory: Tensor | None = None, change: Tensor | None = None
+) -> Tensor | None:
+    """What is known of an inter frame from its memory and the change, in 8-bit steps, by motion."""
+    if memory is None or change is None:
+        return None
+    return codec.context_of(memory, change * (1 / 128), quality)
+
+
+def drawn(codec: RtCodec, features: Tensor) -> Tensor:
+    """Blocks of whole numbers 0..255."""
+    return torch.round((codec.head(features) + 1) * 128).clamp(0, 255)
 
 
 def export_graphs(codec: RtCodec, folder: Path) -> None:
@@ -93,13 +104,12 @@ def export_graphs(codec: RtCodec, folder: Path) -> None:
     quality = torch.zeros(1, 8, 12, dtype=torch.int64)
     blocks, memory = torch.zeros(1, 96, 16, 24), torch.zeros(1, config.channels, 16, 24)
     q, z = torch.zeros(1, config.latents, 8, 12), torch.zeros(1, config.hyper, 2, 3)
-    for kind, last in (("intra", {}), ("inter", {"memory": memory})):
-        coded = {"blocks": blocks, "quality": quality, **last}
-        drawn = {"q": q, "z": z, "quality": quality, **last}
-        names = ("q", "z", "next_memory")
-        export_graph(Encode(codec), coded, names, folder / f"encode_{kind}.onnx")
-        names_drawn = ("blocks", "next_memory")
-        export_graph(Decode(codec), drawn, names_drawn, folder / f"decode_{kind}.onnx")
+    for kind, last in (("intra", {}), ("inter", {"memory": memory, "change": blocks})):
+        seen = {"blocks": blocks, "quality": quality, **last}
+        read = {"q": q, "z": z, "quality": quality, **last}
+        known = ("decoded", "next_memory")
+        export_graph(Encode(codec), seen, ("q", "z", *known), folder / f"encode_{kind}.onnx")
+        export_graph(Decode(codec), read, known, folder / f"decode_{kind}.onnx")
     export_graph(Refresh(codec), {"memory": memory}, ("next_memory",), folder / "refresh.onnx")
 
 

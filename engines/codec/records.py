@@ -15,7 +15,7 @@ from engines.codec.errors import BitstreamError
 from engines.codec.varint import VarintReader, append_signed, append_varint
 
 MAGIC = b"\x89LVC\r\n\x1a\n"
-VERSION = 1
+VERSION = 2
 MARKER = b"\xa5\x4c"
 CRC_BYTES = 4
 MAX_SIDE_PX = 16384
@@ -105,11 +105,9 @@ class Header:
         if not data.startswith(MAGIC):
             raise BitstreamError(f"{where}: not an .lvc file (it starts with {data[:8].hex(' ')})")
         if len(data) < 10 or data[8] != VERSION:
-            version = data[8] if len(data) > 8 else "none"
-            raise BitstreamError(
-                f"{where}: version must be {VERSION}, got {version}; "
-                "update this program, or write the file again"
-            )
+            version = data[8] if len(data) > 8 else 0
+            remedy = "update this program" if version > VERSION else "decode it with what wrote it"
+            raise BitstreamError(f"{where}: version must be {VERSION}, got {version}; {remedy}")
         body = 10 + data[9] + _FIXED.size
         crc = data[body : body + CRC_BYTES]
         if len(crc) < CRC_BYTES or crc != struct.pack("<I", zlib.crc32(data[:body])):

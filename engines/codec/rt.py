@@ -1,9 +1,10 @@
-"""The `rt` codec in torch: one scale, no motion vectors, a memory of features; trains and exports.
+"""The `rt` codec in torch: one scale, and a memory of features that moves; trains and exports.
 
 Knows no file and no entropy coder: q and z are integers that entropy.py turns into bytes. The
 probability of every one of them follows from integers alone (IntegerHyper), so that a decoder on
 another machine parses the same symbols. Ideas: DCVC-RT (CVPR 2025) for the single scale and the
 memory, Ballé et al. 2018 for the hyperprior, Minnen & Singh 2020 for means by channel halves.
+Motion comes in as a picture: what motion.py made of the decoded one, less that one.
 """
 
 from __future__ import annotations
@@ -27,15 +28,20 @@ from engines.codec.layers import (
     ste_round,
     uniform_noise_like,
 )
+from engines.codec.scales import (
+    FRACTION_BITS,
+    HIDDEN_LIMIT,
+    LEVEL_STEP,
+    MAGNITUDE_LIMIT,
+    SCALE_LEVELS,
+    SCALE_LOW,
+)
 from engines.codec.transforms import block_basis, quad_basis
 
 QUALITIES = 64
 LAMBDA_LOW, LAMBDA_HIGH = 0.003, 0.8
-SCALE_LOW, SCALE_HIGH, SCALE_LEVELS = 0.04, 64.0, 64
 Z_LIMIT = 15
-MAGNITUDE_LIMIT = 15
-HIDDEN_LIMIT = 255
-FIXED_POINT = 64
+FIXED_POINT = 1 << FRACTION_BITS
 MEMORY_LIMIT = 32.0
 """Far above what a trained memory reaches; a sum over frames can't run away."""
 START_NOISE = 0.05
@@ -100,8 +106,7 @@ def lagrangian(quality: Tensor) -> Tensor:
 
 def scale_of(index: Tensor) -> Tensor:
     """Laplace scale of a scale index."""
-    step = math.log(SCALE_HIGH / SCALE_LOW) / (SCALE_LEVELS - 1)
-    return SCALE_LOW * torch.exp(step * index)
+    return SCALE_LOW * torch.exp(LEVEL_STEP * index)
 
 
 def planes_to_blocks(y: Tensor, u: Tensor, v: Tensor) -> Tensor:
@@ -174,8 +179,7 @@ class IntegerHyper(nn.Module):  # type: ignore[misc]
 
     def start_at(self, kind: int, scales: Tensor) -> None:
         """Let the bias alone give these scales (qualities, latents), at the knots."""
-        step = math.log(SCALE_HIGH / SCALE_LOW) / (SCALE_LEVELS - 1)
-        index = torch.log(scales / SCALE_LOW).clamp_min(0) / step
+        index = torch.log(scales / SCALE_LOW).clamp_min(0) / LEVEL_STEP
         knots = self.index_bias[kind].log_gains
         positions = torch.linspace(0, QUALITIES - 1, len(knots))
         knots.data.copy_(index[positions.round().long()])
@@ -401,7 +405,8 @@ class RtCodec(nn.Module):  # type: ignore[misc]
 
     picture ─> frame ─────────────────────────────> memory ─┬─ head ─> decoded picture
                  │                                          └──────┐
-                 └─ context <─ blocks <─ gain ─ memory (or embed of the decoded picture)
+                 └─ context <─ blocks <─ gain ─ + ─ memory (or embed of the decoded picture)
+                                                └─ 1x1 ─ change of the picture by its motion
     """
 
     def __init__(self, config: RtConfig) -> None:
@@ -415,12 +420,14 @@ class RtCodec(nn.Module):  # type: ignore[misc]
         self.leave = nn.Conv2d(n, PICTURE_CHANNELS, 1)
         self.embed_enter = nn.Conv2d(PICTURE_CHANNELS, n, 1)
         self.embed_block = DepthBlock(n)
+        self.carry = nn.Conv2d(PICTURE_CHANNELS, n, 1, bias=False)
         basis = block_basis().rows[: min(n, PICTURE_CHANNELS)]
         with torch.no_grad():
             self.leave.bias.zero_()
             self.embed_enter.bias.zero_()
             self.leave.weight.mul_(START_NOISE)[:, : len(basis), 0, 0].add_(basis.T)
-            self.embed_enter.weight.mul_(START_NOISE)[: len(basis), :, 0, 0].add_(basis)
+            for layer in (self.embed_enter, self.carry):
+                layer.weight.mul_(START_NOISE)[: len(basis), :, 0, 0].add_(basis)
 
     def head(self, memory: Tensor) -> Tensor:
         """The decoded picture in blocks."""
@@ -435,12 +442,18 @@ class RtCodec(nn.Module):  # type: ignore[misc]
         planes = ste_round((self.head(memory).float() + 1) * 128).clamp(0, 255)
         return self.embed(planes * (1 / 128) - 1)
 
-    def context_of(self, memory: Tensor, quality: Tensor) -> Tensor:
-        """What the memory says of the next frame."""
+    def context_of(self, memory: Tensor, change: Tensor, quality: Tensor) -> Tensor:
+        """What the memory says of the next frame.
+
+        Args:
+            memory: (B, channels, H/8, W/8).
+            change: (B, 96, H/8, W/8) blocks of the decoded picture after its motion, less before.
+            quality: (B,) or (B, H/16, W/16).
+        """
         gain = self.memory_gain(quality)
         if quality.dim() > 1:
             gain = gain.repeat_interleave(2, 2).repeat_interleave(2, 3)
-        return self.context(memory * gain)
+        return self.context((memory + self.carry(change)) * gain)
 
     def intra_tensors(self, blocks: Tensor, quality: Tensor) -> tuple[Tensor, ...]:
         """Picture, memory, q, z, index and bits of one picture by itself."""
@@ -448,21 +461,29 @@ class RtCodec(nn.Module):  # type: ignore[misc]
         return self.head(memory), memory, q, z, index, bits
 
     def inter_tensors(
-        self, blocks: Tensor, memory: Tensor, magnitudes: Tensor, quality: Tensor
+        self,
+        blocks: Tensor,
+        memory: Tensor,
+        change: Tensor,
+        magnitudes: Tensor,
+        quality: Tensor,
     ) -> tuple[Tensor, ...]:
         """Picture, memory, q, z, index and bits of one picture after another."""
-        context = self.context_of(memory, quality)
+        context = self.context_of(memory, change, quality)
         q, z, index, bits, memory = self.frame(blocks, context, magnitudes, quality)
         return self.head(memory), memory, q, z, index, bits
 
-    def forward(self, blocks: Tensor, state: State | None, quality: Tensor) -> FrameResult:
-        """Code one picture, intra without a state."""
+    def forward(
+        self, blocks: Tensor, state: State | None, quality: Tensor, change: Tensor | None = None
+    ) -> FrameResult:
+        """Code one picture, intra without a state; nothing has moved without a change."""
         if state is None:
             picture, memory, q, z, index, bits = self.intra_tensors(blocks, quality)
             magnitudes = torch.zeros_like(q).detach()
         else:
+            change = torch.zeros_like(blocks) if change is None else change
             picture, memory, q, z, index, bits = self.inter_tensors(
-                blocks, state.memory, state.magnitudes, quality
+                blocks, state.memory, change, state.magnitudes, quality
             )
             magnitudes = q.detach().abs().clamp_max(MAGNITUDE_LIMIT)
         return FrameResult(picture, State(memory, magnitudes), q, z, index, bits)
@@ -472,7 +493,7 @@ class RtCodec(nn.Module):  # type: ignore[misc]
         return sum(p.numel() for p in self.parameters())
 
     def macs(self, task: Literal["encode", "decode"], *, inter: bool) -> float:
-        """Multiply-accumulates a luma sample; encoding keeps up the memory but draws no picture."""
+        """Multiply-accumulates a luma sample; both sides draw the picture, which then moves."""
         shadow = RtCodec(self.config).to("meta").eval()
         side = 512
         blocks = torch.empty(1, PICTURE_CHANNELS, side // 8, side // 8, device="meta")
@@ -483,11 +504,12 @@ class RtCodec(nn.Module):  # type: ignore[misc]
         frame = shadow.frame
 
         def run() -> None:
-            context = shadow.context_of(memory, quality) if inter else None
+            context = shadow.context_of(memory, blocks, quality) if inter else None
             if task == "encode":
-                frame.encode(blocks, context, quality)
+                features = frame.encode(blocks, context, quality)[-1]
             else:
-                shadow.head(frame.decode(q, z, context, quality))
+                features = frame.decode(q, z, context, quality)
+            shadow.head(features)
 
         scales = frame.h_s_scales.macs_at_z() / 64**2
         return float(count_macs(shadow, run) / side**2 + scales)

@@ -1,6 +1,7 @@
-"""Run the exported `rt` codec: planes to bytes and back, on any engine; numpy, no torch.
+"""Run the exported `rt` codec: planes to bytes and back, on any engine; no torch.
 
 Networks give means and features, whose last digits differ between machines; the symbols do not.
+Both sides draw each picture and move it by the vectors of the next one.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from engines.codec.base import U8, Codec, Pack, Picture, Planes420, check_qualit
 from engines.codec.entropy import FrameReader, FrameWriter
 from engines.codec.graphs import Graphs, channel_index
 from engines.codec.model import ModelFile
+from engines.codec.motion import find_motion, move
 from engines.codec.scales import MAGNITUDE_LIMIT, IntegerScales
 from engines.codec.schedule import is_refresh
+from engines.codec.vectors import read_vectors, write_vectors
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
@@ -35,14 +38,32 @@ class RtState:
     """(1, channels, h/8, w/8) of the padded size; may differ a little between machines."""
     magnitudes: I32 | None
     """(latents, h/16, w/16) of the last symbols, 0..15, None after an intra frame."""
+    vectors: I32
+    """(h/16, w/16, 2) motion since the frame before, in quarters of a sample; zero if intra."""
     position: int
     """Frames since the intra frame."""
     emphasis: I32
     """(h/16, w/16) that was added to the quality of each block of the last frame."""
     quality: int
     """Of the last frame that was no repetition."""
-    picture: Picture
-    """The source of the last frame in an encoder, what became of it in a decoder."""
+    decoded: Picture
+    """Planes of the padded size; may differ a little between machines."""
+    source: Picture | None
+    """What the encoder was given, of the padded size; None in a decoder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Symbols:
+    """The integers of one frame; equal on every machine."""
+
+    q: I32
+    """(latents, h/16, w/16)."""
+    z: I32
+    """(hyper, h/64, w/64)."""
+    emphasis: I32
+    """(h/16, w/16)."""
+    vectors: I32
+    """(h/16, w/16, 2)."""
 
 
 class RtRuntime(Codec[RtState]):
@@ -95,27 +116,35 @@ class RtRuntime(Codec[RtState]):
         """Code one picture. See base.Codec."""
         check_quality(quality, self.qualities)
         added = _padded(emphasis, *frame.y.shape)
-        if state is not None and _is_repetition(frame, quality, added, state):
+        source = _padded_picture(frame)
+        if state is not None and _is_repetition(source, quality, added, state):
             return bytes, replace(state, position=state.position + 1)
-        kind, memory, position = self._begin(state)
-        blocks = _blocks_of(frame)
         qualities = self._qualities(quality, added)
-        inputs: dict[str, Array] = {"blocks": blocks, "quality": qualities[None].astype(np.int64)}
-        if memory is not None:
-            inputs["memory"] = memory
+        inputs: dict[str, Array] = {
+            "blocks": _blocks_of(source),
+            "quality": qualities[None].astype(np.int64),
+        }
+        vectors = _no_motion(added)
+        if state is not None:
+            assert state.source is not None, "a decoder's state can't encode"
+            vectors = find_motion(source.y, state.source.y)
+            inputs |= self._remembered(state, vectors)
+        kind = _kind_of(state)
         out = self._graphs.run(f"encode_{kind}", inputs)
         z, q = (np.rint(out[name][0]).astype(np.int32) for name in ("z", "q"))
-        change = added if state is None else added - state.emphasis
 
         def pack() -> bytes:
             writer = FrameWriter()
+            change = added if state is None else added - state.emphasis
             writer.write(change, np.zeros(change.shape, np.uint8), self._y_tables)
+            if state is not None:
+                write_vectors(writer, vectors, state.vectors, self._y_tables)
             writer.write(z, channel_index(z.shape), self._z_tables[kind])
             writer.write(q, self._index(kind, z, state, qualities), self._y_tables)
             return writer.finish()
 
-        source = Picture(np.array(frame.y), np.array(frame.u), np.array(frame.v))
-        return pack, _next_state(out, q, kind, position, added, quality, source)
+        symbols = Symbols(q, z, added, vectors)
+        return pack, _next_state(out, symbols, state, quality, source)
 
     def decompress(
         self, payload: bytes, state: RtState | None, *, width: int, height: int, quality: int
@@ -123,39 +152,45 @@ class RtRuntime(Codec[RtState]):
         """Draw one picture. See base.Codec."""
         check_quality(quality, self.qualities)
         if state is not None and not payload:
-            return state.picture, replace(state, position=state.position + 1)
-        kind, memory, position = self._begin(state)
-        q, z, added = self.parse(payload, state, width=width, height=height, quality=quality)
+            again = replace(state, position=state.position + 1)
+            return _cropped(state.decoded, width, height), again
+        symbols = self.parse(payload, state, width=width, height=height, quality=quality)
         inputs: dict[str, Array] = {
-            "q": q[None].astype(np.float32),
-            "z": z[None].astype(np.float32),
-            "quality": self._qualities(quality, added)[None].astype(np.int64),
+            "q": symbols.q[None].astype(np.float32),
+            "z": symbols.z[None].astype(np.float32),
+            "quality": self._qualities(quality, symbols.emphasis)[None].astype(np.int64),
         }
-        if memory is not None:
-            inputs["memory"] = memory
-        out = self._graphs.run(f"decode_{kind}", inputs)
-        picture = _picture_of(out["blocks"][0], width, height)
-        return picture, _next_state(out, q, kind, position, added, quality, picture)
+        if state is not None:
+            inputs |= self._remembered(state, symbols.vectors)
+        out = self._graphs.run(f"decode_{_kind_of(state)}", inputs)
+        after = _next_state(out, symbols, state, quality, None)
+        return _cropped(after.decoded, width, height), after
 
     def parse(
         self, payload: bytes, state: RtState | None, *, width: int, height: int, quality: int
-    ) -> tuple[I32, I32, I32]:
-        """Symbols q and z of a frame and its emphasis; needs no network, and no memory.
+    ) -> Symbols:
+        """The symbols of a frame; needs no network, and no memory.
 
         A repetition has none: its payload is empty.
+
+        Raises:
+            BitstreamError: the bytes are damaged, or of another kind of frame.
         """
-        kind = "intra" if state is None else "inter"
+        kind = _kind_of(state)
         rows, columns = -(-height // ALIGNMENT), -(-width // ALIGNMENT)
-        reader = FrameReader(payload, where=f"{self.name} {kind} frame")
+        where = f"{self.name} {kind} frame"
+        reader = FrameReader(payload, where=where)
         added = reader.read(np.zeros((4 * rows, 4 * columns), np.uint8), self._y_tables)
+        vectors = _no_motion(added)
         if state is not None:
             added += state.emphasis
+            vectors = read_vectors(reader, state.vectors, self._y_tables, where=where)
         z_shape = (self._file.meta["hyper"], rows, columns)
         z = reader.read(channel_index(z_shape), self._z_tables[kind])
         limit = self._file.meta["z_limit"]
         np.clip(z, -limit, limit, out=z)
         index = self._index(kind, z, state, self._qualities(quality, added))
-        return reader.read(index, self._y_tables), z, added
+        return Symbols(reader.read(index, self._y_tables), z, added, vectors)
 
     def _index(self, kind: str, z: I32, state: RtState | None, quality: I32) -> NDArray[np.uint8]:
         return self._scales[kind].indices(z, state.magnitudes if state else None, quality)
@@ -164,44 +199,57 @@ class RtRuntime(Codec[RtState]):
         """(h/16, w/16) quality of each block."""
         return np.asarray(np.clip(added + quality, 0, self.qualities - 1), np.int32)
 
-    def _begin(self, state: RtState | None) -> tuple[str, F32 | None, int]:
-        if state is None:
-            return "intra", None, 0
-        position = state.position + 1
+    def _remembered(self, state: RtState, vectors: I32) -> dict[str, Array]:
+        """What the graphs of inter frames get of the frame before."""
         memory = state.memory
-        if is_refresh(position, self.refresh_period):
+        if is_refresh(state.position + 1, self.refresh_period):
             memory = self._graphs.run("refresh", {"memory": memory})["next_memory"]
-        return "inter", memory, position
+        moved = move(state.decoded, vectors)
+        return {"memory": memory, "change": _blocks_of(moved) - _blocks_of(state.decoded)}
 
     def close(self) -> None:
         """Let go of the graphs."""
         self._graphs.close()
 
 
+def _kind_of(before: RtState | None) -> str:
+    return "intra" if before is None else "inter"
+
+
 def _next_state(
     out: dict[str, F32],
-    q: I32,
-    kind: str,
-    position: int,
-    emphasis: I32,
+    symbols: Symbols,
+    before: RtState | None,
     quality: int,
-    picture: Picture,
+    source: Picture | None,
 ) -> RtState:
-    magnitudes = None if kind == "intra" else np.minimum(np.abs(q), MAGNITUDE_LIMIT)
-    return RtState(out["next_memory"], magnitudes, position, emphasis, quality, picture)
-
-
-def _is_repetition(frame: Planes420, quality: int, emphasis: I32, state: RtState) -> bool:
-    """True if the decoder has this very picture, at this quality or a better one."""
-    before = state.picture
-    return (
-        quality <= state.quality
-        and np.array_equal(emphasis, state.emphasis)
-        and all(
-            np.array_equal(one, other)
-            for one, other in ((frame.y, before.y), (frame.u, before.u), (frame.v, before.v))
-        )
+    return RtState(
+        memory=out["next_memory"],
+        magnitudes=None if before is None else np.minimum(np.abs(symbols.q), MAGNITUDE_LIMIT),
+        vectors=symbols.vectors,
+        position=0 if before is None else before.position + 1,
+        emphasis=symbols.emphasis,
+        quality=quality,
+        decoded=_picture_of(out["decoded"][0]),
+        source=source,
     )
+
+
+def _is_repetition(source: Picture, quality: int, emphasis: I32, state: RtState) -> bool:
+    """True if the decoder has this very picture, at this quality or a better one."""
+    before = state.source
+    return (
+        before is not None
+        and quality <= state.quality
+        and np.array_equal(emphasis, state.emphasis)
+        and np.array_equal(source.y, before.y)
+        and np.array_equal(source.u, before.u)
+        and np.array_equal(source.v, before.v)
+    )
+
+
+def _no_motion(emphasis: I32) -> I32:
+    return np.zeros((*emphasis.shape, 2), np.int32)
 
 
 def _padded(emphasis: NDArray[np.int8] | None, height: int, width: int) -> I32:
@@ -212,26 +260,39 @@ def _padded(emphasis: NDArray[np.int8] | None, height: int, width: int) -> I32:
     return added
 
 
-def _blocks_of(frame: Planes420) -> F32:
-    """Planes to (1, 96, h/8, w/8) of 0..255, padded to 64 by repeating the edge."""
+def _padded_picture(frame: Planes420) -> Picture:
+    """A copy of the planes, padded to multiples of 64 by repeating the edge."""
     height, width = frame.y.shape
-    rows, columns = -(-height // ALIGNMENT) * 8, -(-width // ALIGNMENT) * 8
+    down, right = -height % ALIGNMENT, -width % ALIGNMENT
+    chroma = ((0, (height + down) // 2 - len(frame.u)), (0, (width + right) // 2 - len(frame.u[0])))
+    return Picture(
+        np.pad(frame.y, ((0, down), (0, right)), mode="edge"),
+        np.pad(frame.u, chroma, mode="edge"),
+        np.pad(frame.v, chroma, mode="edge"),
+    )
+
+
+def _cropped(picture: Picture, width: int, height: int) -> Picture:
+    half = slice((height + 1) // 2), slice((width + 1) // 2)
+    return Picture(picture.y[:height, :width], picture.u[half], picture.v[half])
+
+
+def _blocks_of(picture: Picture) -> F32:
+    """Planes of a padded size to (1, 96, h/8, w/8) of 0..255."""
+    rows, columns = (side // 8 for side in picture.y.shape)
     blocks = np.empty((1, 96, rows, columns), np.float32)
-    for plane, side, first in ((frame.y, 8, 0), (frame.u, 4, 64), (frame.v, 4, 80)):
-        missing = ((0, rows * side - plane.shape[0]), (0, columns * side - plane.shape[1]))
-        padded = np.pad(plane, missing, mode="edge")
-        parts = padded.reshape(rows, side, columns, side).transpose(1, 3, 0, 2)
+    for plane, side, first in ((picture.y, 8, 0), (picture.u, 4, 64), (picture.v, 4, 80)):
+        parts = plane.reshape(rows, side, columns, side).transpose(1, 3, 0, 2)
         blocks[0, first : first + side * side].reshape(side, side, rows, columns)[:] = parts
     return blocks
 
 
-def _picture_of(blocks: F32, width: int, height: int) -> Picture:
-    """Whole numbers 0..255 of (96, h/8, w/8) to planes without the padding."""
+def _picture_of(blocks: F32) -> Picture:
+    """Whole numbers 0..255 of (96, h/8, w/8) to planes."""
     _, rows, columns = blocks.shape
     small = blocks.astype(np.uint8)
     planes: list[U8] = []
-    for side, first, divisor in ((8, 0, 1), (4, 64, 2), (4, 80, 2)):
+    for side, first in ((8, 0), (4, 64), (4, 80)):
         parts = small[first : first + side * side].reshape(side, side, rows, columns)
-        plane = parts.transpose(2, 0, 3, 1).reshape(rows * side, columns * side)
-        planes.append(plane[: -(-height // divisor), : -(-width // divisor)])
+        planes.append(parts.transpose(2, 0, 3, 1).reshape(rows * side, columns * side))
     return Picture(*planes)

@@ -7,6 +7,7 @@ rounding in any order of summation.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -23,6 +24,14 @@ HIDDEN_LIMIT = 255
 MAGNITUDE_LIMIT = 15
 NEIGHBOURS = 9
 EXACT_LIMIT = 1 << 24
+SCALE_LOW, SCALE_HIGH, SCALE_LEVELS = 0.04, 64.0, 64
+LEVEL_STEP = math.log(SCALE_HIGH / SCALE_LOW) / (SCALE_LEVELS - 1)
+
+
+def level_of(scale: float) -> int:
+    """The scale index whose Laplace distribution is nearest to this mean magnitude."""
+    level = round(math.log(max(scale, SCALE_LOW) / SCALE_LOW) / LEVEL_STEP)
+    return min(level, SCALE_LEVELS - 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from engines.codec.colour import planes_from_bgr
 
 U8 = NDArray[np.uint8]
-Batch = tuple[U8, U8, U8]
-"""Planes (T, B, 1, h, w) of T frames of B crops."""
+Batch = tuple[NDArray[np.generic], ...]
+"""Planes y, u, v (T, B, 1, h, w) of T frames of B crops, and what a training makes of them."""
 
 GROUP_WEIGHT = (0.48, 0.12, 0.05, 0.0, 0.08, 0.08, 0.12, 0.07)
 """How often each of pack.GROUPS is drawn; fight is noisy and small, road is held back."""

@@ -2,7 +2,9 @@
 
     python -m engines.codec.train --data SHARDS --out RUN --minutes 60
 
-Needs torch, numpy and cv2 alone. How runs are resumed is said in training.py. The loss of a frame
+Needs torch, numpy and cv2 alone. How runs are resumed is said in training.py; a run that restore.py
+began goes on from an exported model. Motion is found between source pictures and moves the decoded
+ones, by the code that a recording runs; no gradient goes through it. The loss of a frame
 is bits a pixel + lambda(quality) * (6 mse_y + mse_u + mse_v) / 8, with a quality drawn for each
 clip and moved for each frame by schedule.quality_offset; in half of the steps a rectangle of each
 picture has another quality, as an encoder may ask. The rate sees uniform noise where the picture
@@ -17,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engines.codec.base import Picture
+from engines.codec.motion import BLOCK, find_motion, move
 from engines.codec.recipe import (
     EMPHASIS_PROBABILITY,
     STAGES,
@@ -26,23 +30,24 @@ from engines.codec.recipe import (
 )
 from engines.codec.rt import (
     CONFIGS,
-    MAGNITUDE_LIMIT,
     QUALITIES,
     RtCodec,
     blocks_to_planes,
     lagrangian,
     planes_to_blocks,
 )
+from engines.codec.scales import MAGNITUDE_LIMIT
 from engines.codec.schedule import quality_offset
 from engines.codec.shards import Batch, Clip
 from engines.codec.training import (
     StepReport,
     Trainer,
     compile_if,
+    half_precision,
     make_parser,
-    pad_planes,
     psnr_yuv_db,
     run,
+    whole_clip,
 )
 
 REFRESH_PROBABILITY = 0.1
@@ -52,7 +57,7 @@ HELD_QUALITIES = (4, 20, 36, 52)
 
 
 class Coder:
-    """Runs frames of a codec in bfloat16; compiled where asked."""
+    """Runs frames of a codec, in bfloat16 where that is fast; compiled where asked."""
 
     def __init__(self, codec: RtCodec, device: torch.device, *, compiled: bool) -> None:
         self.codec, self.device = codec, device
@@ -61,19 +66,17 @@ class Coder:
 
     def intra(self, blocks: Tensor, quality: Tensor) -> tuple[Tensor, ...]:
         """See RtCodec.intra_tensors."""
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with half_precision(self.device):
             return self._intra(blocks, quality)
 
-    def inter(
-        self, blocks: Tensor, memory: Tensor, magnitudes: Tensor, quality: Tensor
-    ) -> tuple[Tensor, ...]:
+    def inter(self, blocks: Tensor, memory: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         """See RtCodec.inter_tensors."""
-        with torch.autocast(self.device.type, torch.bfloat16):
-            return self._inter(blocks, memory, magnitudes, quality)
+        with half_precision(self.device):
+            return self._inter(blocks, memory, *rest)
 
     def refresh(self, memory: Tensor) -> Tensor:
         """See RtCodec.refresh."""
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with half_precision(self.device):
             return self.codec.refresh(memory)
 
 
@@ -91,24 +94,43 @@ class RtTrainer(Trainer):
         """Blocks of planes (B, 1, h, w)."""
         return planes_to_blocks(*self.planes(planes)).contiguous(memory_format=torch.channels_last)
 
+    def prepare(self, batch: Batch) -> Batch:
+        """Add vectors (T, B, h/16, w/16, 2) since the frame before; zero in the first frame."""
+        luma = batch[0][:, :, 0]
+        frames, count, height, width = luma.shape
+        vectors = np.zeros((frames, count, height // BLOCK, width // BLOCK, 2), np.int32)
+        for t, i in np.ndindex(frames - 1, count):
+            vectors[t + 1, i] = find_motion(luma[t + 1, i], luma[t, i])
+        return (*batch, vectors)
+
+    def change(self, picture: Tensor, vectors: np.ndarray) -> Tensor:
+        """What vectors (B, h/16, w/16, 2) do to decoded pictures, in blocks; has no gradient."""
+        before = tuple(
+            p.detach().round().clamp(0, 255).byte().cpu().numpy() for p in blocks_to_planes(picture)
+        )
+        moved = [move(Picture(*(p[i, 0] for p in before)), of) for i, of in enumerate(vectors)]
+        after = tuple(np.stack([getattr(m, name) for m in moved])[:, None] for name in "yuv")
+        return self.blocks(after) - self.blocks(before)
+
     def train_clip(self, batch: Batch, stage: Stage, rng: np.random.Generator) -> StepReport:
         """Train on one batch of clips, with one step of the optimiser for each window."""
         self.codec.train()
         base = self._draw_quality(rng, batch[0].shape[1], stage.crop)
-        memory = magnitudes = None
+        *planes, vectors = batch
+        picture = memory = magnitudes = None
         window_loss = torch.zeros((), device=self.device)
         losses, rates, errors = [], [], []
         for t in range(stage.frames):
-            blocks = self.blocks(tuple(p[t] for p in batch))
+            blocks = self.blocks(tuple(p[t] for p in planes))
             quality = (base + quality_offset(t)).clamp(0, QUALITIES - 1)
-            if memory is None or magnitudes is None:
+            if picture is None or memory is None or magnitudes is None:
                 picture, memory, q, _, _, bits = self.coder.intra(blocks, quality)
                 magnitudes = torch.zeros_like(q).detach()
             else:
                 magnitudes = magnitudes.contiguous(memory_format=torch.channels_last)
                 memory = self._disturb(memory, rng)
                 picture, memory, q, _, _, bits = self.coder.inter(
-                    blocks, memory, magnitudes, quality
+                    blocks, memory, self.change(picture, vectors[t]), magnitudes, quality
                 )
                 magnitudes = q.detach().abs().clamp_max(MAGNITUDE_LIMIT)
             error = distortion(picture, blocks)
@@ -151,9 +173,12 @@ class RtTrainer(Trainer):
         """One row for each of HELD_QUALITIES."""
         self.codec.eval()
         points = []
+        batches = [self.prepare(whole_clip(clip)) for clip in clips]
         with self.ema.applied_to(self.codec), torch.no_grad():
             for quality in HELD_QUALITIES:
-                results = np.array([self._measure(clip, quality) for clip in clips])
+                results = np.array(
+                    [self._measure(*pair, quality) for pair in zip(clips, batches, strict=True)]
+                )
                 bpp, psnr, intra_bpp, intra_psnr = results.mean(0)
                 points.append(
                     {
@@ -166,20 +191,24 @@ class RtTrainer(Trainer):
                 )
         return points
 
-    def _measure(self, clip: Clip, base: int) -> tuple[float, float, float, float]:
-        """Bits and PSNR of a whole clip, and of its first frame."""
+    def _measure(self, clip: Clip, batch: Batch, base: int) -> tuple[float, float, float, float]:
+        """Bits without those of vectors, and PSNR, of a whole clip, and of its first frame."""
         coder = Coder(self.codec, self.device, compiled=False)  # each clip has a size of its own
         height, width = clip.y.shape[1:]
-        memory = magnitudes = None
+        *planes, vectors = batch
+        picture = memory = magnitudes = None
         bpps, psnrs = [], []
         for t in range(len(clip.y)):
-            blocks = self.blocks(pad_planes(clip, t))
+            blocks = self.blocks(tuple(p[t] for p in planes))
             quality = torch.tensor([min(base + quality_offset(t), QUALITIES - 1)]).to(self.device)
-            if memory is None or magnitudes is None:
+            if picture is None or memory is None or magnitudes is None:
                 picture, memory, q, _, _, bits = coder.intra(blocks, quality)
                 magnitudes = torch.zeros_like(q)
             else:
-                picture, memory, q, _, _, bits = coder.inter(blocks, memory, magnitudes, quality)
+                change = self.change(picture, vectors[t])
+                picture, memory, q, _, _, bits = coder.inter(
+                    blocks, memory, change, magnitudes, quality
+                )
                 magnitudes = q.abs().clamp_max(MAGNITUDE_LIMIT)
             psnrs.append(psnr_yuv_db(blocks_to_planes(picture), clip, t))
             bpps.append(float(bits) / (height * width))

@@ -31,6 +31,7 @@ from engines.codec.training import (
     StepReport,
     Trainer,
     compile_if,
+    half_precision,
     make_parser,
     pad_planes,
     psnr_yuv_db,
@@ -75,7 +76,7 @@ class Coder:
             made = compile_if(compiled, function)
 
             def call(*tensors: Tensor) -> tuple[Tensor, ...]:
-                with torch.autocast(device.type, torch.bfloat16):
+                with half_precision(device):
                     return made(*tensors)
 
             return call

@@ -71,6 +71,10 @@ class Trainer(ABC):
         """What is trained now."""
         return stage_at(self.progress, self.stages)
 
+    def prepare(self, batch: Batch) -> Batch:
+        """What can be computed of a batch ahead of its training, in another thread."""
+        return batch
+
     @abstractmethod
     def train_clip(self, batch: Batch, stage: Stage, rng: np.random.Generator) -> StepReport:
         """Train on one batch of clips."""
@@ -101,6 +105,12 @@ def choose_device(name: str | None) -> torch.device:
     return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
+def half_precision(device: torch.device) -> torch.autocast:
+    """bfloat16 where the device computes with it; on other processors it is only slower."""
+    able = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.autocast(device.type, torch.bfloat16, enabled=able)
+
+
 Networks = Callable[..., tuple[Tensor, ...]]
 
 
@@ -123,6 +133,12 @@ def pad_planes(clip: Clip, t: int) -> tuple[np.ndarray, ...]:
     return tuple(
         np.pad(p[t], ((0, down // d), (0, right // d)), mode="edge")[None, None] for p, d in grow
     )
+
+
+def whole_clip(clip: Clip) -> Batch:
+    """All frames of a clip as a batch of one, grown to multiples of 64."""
+    frames = [pad_planes(clip, t) for t in range(len(clip.y))]
+    return tuple(np.stack(planes) for planes in zip(*frames, strict=True))
 
 
 def psnr_yuv_db(planes: tuple[Tensor, ...], clip: Clip, t: int) -> float:
@@ -231,7 +247,8 @@ def train_stage(
     size = max(1, round(options.batch * stage.batch))
 
     def draw(number: int) -> Batch:
-        return sampler.batch(number, size=size, frames=stage.frames, crop=stage.crop)
+        batch = sampler.batch(number, size=size, frames=stage.frames, crop=stage.crop)
+        return trainer.prepare(batch)
 
     saved = time.monotonic()
     for batch in prefetch(draw, trainer.step, options.workers):

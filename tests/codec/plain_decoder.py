@@ -135,6 +135,22 @@ def scale_index(
     return out
 
 
+def read_vectors(parts: Payload, model: Model, before: np.ndarray) -> np.ndarray:
+    tables = model.tables("y")
+    rule, *numbers = parts.array(np.zeros(3, np.int64), tables).tolist()
+    rows, columns, _ = before.shape
+    vectors = np.zeros_like(before)
+    for axis, number in enumerate(numbers):
+        e = parts.array(np.full((rows, columns), number), tables)
+        sums = np.zeros_like(e)
+        for i in range(rows):
+            for j in range(columns):
+                from_where = sums[i, j - 1] if j > 0 else sums[i - 1, 0] if i > 0 else 0
+                sums[i, j] = e[i, j] + from_where
+        vectors[:, :, axis] = np.clip(sums + rule * before[:, :, axis], -512, 512)
+    return vectors
+
+
 @dataclass
 class Frame:
     intra: bool
@@ -144,6 +160,7 @@ class Frame:
     z: np.ndarray | None
     q: np.ndarray | None
     emphasis: np.ndarray
+    vectors: np.ndarray
 
 
 def read_file(path: Path, folder: Path) -> tuple[dict[str, object], list[Frame], list[bytes]]:
@@ -151,7 +168,7 @@ def read_file(path: Path, folder: Path) -> tuple[dict[str, object], list[Frame],
     data = path.read_bytes()
     head = Bytes(data)
     assert head.take(8) == b"\x89LVC\r\n\x1a\n"
-    assert head.take(1) == b"\x01"
+    assert head.take(1) == b"\x02"
     name = head.take(head.take(1)[0]).decode()
     digest = head.take(32)
     width, height, num, den = struct.unpack("<4I", head.take(16))
@@ -165,6 +182,7 @@ def read_file(path: Path, folder: Path) -> tuple[dict[str, object], list[Frame],
     frames: list[Frame] = []
     metadata = []
     emphasis = np.zeros((4 * rows, 4 * columns), np.int64)
+    vectors = np.zeros((4 * rows, 4 * columns, 2), np.int64)
     before = np.zeros((model.meta["latents"], 4 * rows, 4 * columns), np.int64)
     while head.at < len(data):
         assert head.take(2) == b"\xa5\x4c"
@@ -183,12 +201,13 @@ def read_file(path: Path, folder: Path) -> tuple[dict[str, object], list[Frame],
             pts, capture = pts + frames[-1].pts, capture + frames[-1].capture_ns
             assert sequence != 0
         if kind == 1 and not payload:
-            frames.append(Frame(False, quality, pts, capture, None, None, emphasis))
+            frames.append(Frame(False, quality, pts, capture, None, None, emphasis, vectors))
             continue
         word = "intra" if kind == 0 else "inter"
         parts = Payload(payload)
         plain = np.zeros((4 * rows, 4 * columns), np.int64)
         emphasis = parts.array(plain, model.tables("y")) + (emphasis if kind == 1 else plain)
+        vectors = read_vectors(parts, model, vectors) if kind == 1 else np.zeros_like(vectors)
         qualities = np.clip(emphasis + quality, 0, model.meta["qualities"] - 1)
         channel = np.arange(model.meta["hyper"])[:, None, None]
         z = parts.array(
@@ -197,5 +216,5 @@ def read_file(path: Path, folder: Path) -> tuple[dict[str, object], list[Frame],
         index = scale_index(model, word, z, before, qualities)
         q = parts.array(index, model.tables("y"))
         before = np.minimum(np.abs(q), 15) if kind == 1 else np.zeros_like(q)
-        frames.append(Frame(kind == 0, quality, pts, capture, z, q, emphasis))
+        frames.append(Frame(kind == 0, quality, pts, capture, z, q, emphasis, vectors))
     return header, frames, metadata

@@ -235,10 +235,13 @@ def test_any_bytes_are_a_header_or_refused(data):
             Header.from_bytes(candidate, where="fuzz")
 
 
-def test_another_version_is_refused():
+@pytest.mark.parametrize(
+    ("version", "remedy"), [(1, "decode it with what wrote it"), (3, "update this program")]
+)
+def test_another_version_is_refused(version, remedy):
     data = bytearray(header().to_bytes())
-    data[8] = 2
-    with pytest.raises(BitstreamError, match="version must be 1, got 2; update this program"):
+    data[8] = version
+    with pytest.raises(BitstreamError, match=f"version must be 2, got {version}; {remedy}"):
         Header.from_bytes(bytes(data), where="x.lvc")
 
 

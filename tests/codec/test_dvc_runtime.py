@@ -21,7 +21,7 @@ from engines.codec.integer_layers import read_layers, run_layers
 from engines.codec.player import Player, Recorder
 from engines.codec.reader import LvcReader
 from engines.codec.records import Header
-from engines.codec.rt import SCALE_LEVELS
+from engines.codec.scales import SCALE_LEVELS
 from engines.codec.writer import LvcWriter
 from engines.errors import ModelError
 

@@ -23,10 +23,13 @@ from engines.tensorrt.release import Release
 FEATURES, HALF = (1, 16, 16, 24), (1, 8, 12)
 SHAPES = {
     "encode_intra": {"blocks": (1, 96, 16, 24), "quality": HALF},
-    "encode_inter": {"blocks": (1, 96, 16, 24), "quality": HALF, "memory": FEATURES},
+    "encode_inter": {
+        "blocks": (1, 96, 16, 24), "quality": HALF, "memory": FEATURES, "change": (1, 96, 16, 24),
+    },
     "decode_intra": {"q": (1, 20, 8, 12), "z": (1, 4, 2, 3), "quality": HALF},
     "decode_inter": {
         "q": (1, 20, 8, 12), "z": (1, 4, 2, 3), "quality": HALF, "memory": FEATURES,
+        "change": (1, 96, 16, 24),
     },
     "refresh": {"memory": FEATURES},
 }  # fmt: skip

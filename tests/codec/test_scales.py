@@ -7,8 +7,8 @@ import pytest
 import torch
 from codec_tiny import TINY
 
-from engines.codec.rt import INTER, INTRA, QUALITIES, SCALE_LEVELS, Z_LIMIT, IntegerHyper
-from engines.codec.scales import IntegerScales
+from engines.codec.rt import INTER, INTRA, QUALITIES, Z_LIMIT, IntegerHyper
+from engines.codec.scales import SCALE_LEVELS, IntegerScales
 from engines.errors import ModelError
 
 

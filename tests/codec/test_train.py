@@ -18,7 +18,7 @@ from engines.codec import recipe, train, training
 from engines.codec.checkpoint import load_average, load_checkpoint, read_tensors
 from engines.codec.colour import bgr_from_planes
 from engines.codec.pack import HELD_BACK, Clip, Packer, recorded_clips, validation_clips
-from engines.codec.rt import RtCodec
+from engines.codec.rt import RtCodec, planes_to_blocks
 from engines.codec.shards import Sampler, load_clips
 from engines.codec.textures import Layer, Motion, Scene, draw_scene
 
@@ -125,6 +125,7 @@ def test_training_lowers_the_loss(tiny_training):
     sampler = Sampler(load_clips(tiny_training.data, "train"), seed=1)
     batch = sampler.batch(0, size=2, frames=2, crop=64)
     stage = recipe.Stage(1, 64, 2, 2, 1)
+    batch = trainer.prepare(batch)
     losses = [trainer.train_clip(batch, stage, np.random.default_rng(0)).loss for _ in range(30)]
     assert losses[-1] < 0.5 * losses[0]
 
@@ -140,12 +141,28 @@ def test_a_resumed_trainer_has_the_same_weights_and_moments(tiny_training):
     batch = Sampler(load_clips(tiny_training.data, "train"), seed=1).batch(
         0, size=2, frames=2, crop=128
     )
+    batch = one.prepare(batch)
     stage = recipe.Stage(1, 128, 2, 2, 1)
     reports = []
     for trainer in (one, other):
         torch.manual_seed(0)
         reports.append(trainer.train_clip(batch, stage, np.random.default_rng(0)))
     assert reports[0] == reports[1]
+
+
+def test_a_batch_gets_the_motion_of_its_frames(tiny_training):
+    trainer = train.RtTrainer(tiny_training)
+    luma = np.stack([p.y for p in moving_pictures(3, 64, 64)])[:, None, None]
+    chroma = luma[..., ::2, ::2]
+    *planes, vectors = trainer.prepare((luma, chroma, chroma))
+    assert [p.shape for p in planes] == [luma.shape, chroma.shape, chroma.shape]
+    assert vectors.shape == (3, 1, 4, 4, 2)
+    assert not vectors[0].any()
+    np.testing.assert_array_equal(np.median(vectors[1:], (0, 1, 2, 3)), [8, 0])
+    picture = planes_to_blocks(*(torch.from_numpy(p[0]).float() for p in planes))
+    change = trainer.change(picture, vectors[1])
+    want = planes_to_blocks(*(torch.from_numpy(p[1]).float() for p in planes)) - picture
+    assert float((change - want).abs().mean()) < 0.3 * float(want.abs().mean())
 
 
 def test_a_trial_ends_after_its_steps(tiny_training):
@@ -166,10 +183,12 @@ def test_both_ways_through_the_network_compile_without_a_break():
     blocks, quality = torch.rand(2, 96, 8, 8) - 0.5, torch.randint(0, 64, (2, 4, 4))
     with torch.autocast("cpu", torch.bfloat16):
         picture, memory, q, _, _, bits = intra(blocks, quality)
-        picture, memory, q, _, _, bits = inter(blocks, memory, q.detach().abs(), quality)
+        change = torch.rand(2, 96, 8, 8) - 0.5
+        picture, memory, q, _, _, bits = inter(blocks, memory, change, q.detach().abs(), quality)
     (bits.mean() + picture.float().square().mean()).backward()
     assert codec.frame.no_context.grad is not None
     assert codec.memory_gain.log_gains.grad is not None
+    assert codec.carry.weight.grad is not None
 
 
 def test_things_move_as_their_motion_says():
