@@ -288,18 +288,20 @@ class InterCodec(nn.Module):  # type: ignore[misc]
         warped = warp(reference, self.motion_decoder(m_hat))
         return warped, self.compensation(warped, reference)
 
-    def move(self, now: Tensor, reference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The reference moved by the coded flow, m_hat and its bits (B,)."""
-        m = self.motion_encoder(self.flow(now, reference)).float()
+    def move(self, now: Tensor, reference: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """The reference moved by the coded flow, m_hat, its bits (B,), the flow and as coded."""
+        flow = self.flow(now, reference)
+        m = self.motion_encoder(flow).float()
         m_hat = ste_round(m).clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT)
         noisy = m + uniform_noise_like(m) if self.training else m_hat
         with torch.autocast(now.device.type, enabled=False):
             bits = self.motion_density.bits(noisy).sum((1, 2, 3))
-        return warp(reference, self.motion_decoder(noisy)), m_hat, bits
+        flow_hat = self.motion_decoder(noisy)
+        return warp(reference, flow_hat), m_hat, bits, flow, flow_hat
 
     def tensors(self, now: Tensor, reference: Tensor) -> tuple[Tensor, ...]:
         """The fields of DvcResult, in order."""
-        warped, m_hat, motion_bits = self.move(now, reference)
+        warped, m_hat, motion_bits, _, _ = self.move(now, reference)
         predicted = self.compensation(warped, reference)
         r_hat, y_hat, z_hat, index, bits = self.residual(now - predicted)
         bits = bits + motion_bits

@@ -3,7 +3,8 @@
     python -m engines.codec.train_dvc --data SHARDS --out RUN --minutes 60 --lagrangian 1024
 
 Needs torch, numpy and cv2 alone. How runs are resumed is said in training.py. The parts are trained
-in the order of the paper: motion alone (the warped picture and the bits of the motion), then the
+in the order of the paper: motion alone (the warped picture, the bits of the motion, and how far the
+flow is from that of DIS, a classical method, which shows a small network the way), then the
 whole inter codec on true references, with a tenth of the errors of warped and predicted picture in
 the loss, then on its own decoded pictures, whose errors it must live with. The intra codec learns
 beside it all the time. A second lambda is learned faster from the first: --start-from RUN.
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from engines.codec.checkpoint import Ema, load_average
 from engines.codec.dvc import CONFIGS, DvcCodec, DvcResult, loss
+from engines.codec.motion import dense_flow
 from engines.codec.recipe import Stage
 from engines.codec.shards import Batch, Clip
 from engines.codec.training import (
@@ -39,6 +41,8 @@ from engines.codec.training import (
 )
 
 JOINT_FROM = 0.40
+TAUGHT = 0.2
+"""Loss of a pixel's distance from the flow of the teacher."""
 LAMBDAS = (256, 512, 1024, 2048)
 
 
@@ -64,7 +68,7 @@ class Coder:
     intra: Networks
     """r to r_hat, y, z, index and bits."""
     move: Networks
-    """now and reference to warped, m and bits."""
+    """now and reference to warped, m, bits, flow and coded flow."""
     inter: Networks
     """now and reference to the fields of DvcResult."""
 
@@ -100,6 +104,14 @@ class DvcTrainer(Trainer):
         self.lagrangian = float(options.lagrangian)
         self.coder = Coder.of(self.codec, self.device, compiled=self.compiled)
 
+    def prepare(self, batch: Batch) -> Batch:
+        """Add the flow (T, B, 2, h, w) of each frame since the one before; zero in the first."""
+        luma = batch[0][:, :, 0]
+        flows = np.zeros((*luma.shape[:2], 2, *luma.shape[2:]), np.float32)
+        for t, i in np.ndindex(len(luma) - 1, luma.shape[1]):
+            flows[t + 1, i] = dense_flow(luma[t + 1, i], luma[t, i]).transpose(2, 0, 1)
+        return (*batch, flows)
+
     def picture(self, planes: tuple[np.ndarray, ...]) -> Tensor:
         """Planes (B, 1, h, w) to (B, 3, h, w) of 0..1, with chroma doubled."""
         y, u, v = self.planes(planes)
@@ -111,17 +123,20 @@ class DvcTrainer(Trainer):
         assert isinstance(stage, DvcStage)
         del rng
         self.codec.train()
-        frames = [self.picture(tuple(p[t] for p in batch)) for t in range(stage.frames)]
+        *planes, flows = batch
+        frames = [self.picture(tuple(p[t] for p in planes)) for t in range(stage.frames)]
         pixels = frames[0].shape[2] * frames[0].shape[3]
         decoded, intra_bits = self._intra(frames[0])
         error = (decoded - frames[0]).square().mean()
         pending = self.lagrangian * error + intra_bits.mean() / pixels
         losses, rates, errors = [], [], []
-        for before, now in pairwise(frames):
+        for (before, now), taught in zip(pairwise(frames), flows[1:], strict=True):
             reference = decoded.detach() if stage.task == "joint" else before
             if stage.task == "motion":
-                decoded, _, bits = self.coder.move(now, reference)
+                decoded, _, bits, *found = self.coder.move(now, reference)
                 cost = self.lagrangian * (decoded - now).square().mean() + bits.mean() / pixels
+                teacher = torch.from_numpy(taught).to(self.device)
+                cost = cost + TAUGHT * sum((flow - teacher).abs().mean() for flow in found)
             else:
                 result = DvcResult(*self.coder.inter(now, reference))
                 decoded, bits = result.picture, result.bits

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from codec_tiny import moving_pictures, tiny_model
 
+from engines.codec import motion
 from engines.codec.base import Picture
 from engines.codec.entropy import FrameReader, FrameWriter
 from engines.codec.errors import BitstreamError
@@ -40,6 +41,16 @@ def test_nothing_moves_where_nothing_changes():
     plane = noise(64, 128)
     assert not find_motion(plane, plane).any()
     assert not find_motion(np.full((64, 64), 90, np.uint8), np.full((64, 64), 91, np.uint8)).any()
+
+
+def test_a_large_picture_is_searched_at_half_of_its_size(monkeypatch):
+    plane = noise(128, 256)
+    now = np.hstack((np.roll(plane[:, :128], 4, 0), np.roll(plane[:, 128:], -4, 0)))
+    monkeypatch.setattr(motion, "SEARCHED", plane.size // 4)
+    vectors = find_motion(now, plane)
+    assert vectors.shape == (8, 16, 2)
+    assert abs(np.median(vectors[1:-1, 1:7, 1]) + 16) <= 2
+    assert abs(np.median(vectors[1:-1, 9:15, 1]) - 16) <= 2
 
 
 def test_two_things_that_move_apart_have_vectors_of_their_own():

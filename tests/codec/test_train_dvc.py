@@ -59,7 +59,7 @@ def test_motion_is_learned_first_then_all_of_it(options):
     parts = []
     for stage in (STAGES[0], STAGES[1]):
         before = {n: p.detach().clone() for n, p in trainer.codec.named_parameters()}
-        batch = sampler.batch(0, size=2, frames=2, crop=64)
+        batch = trainer.prepare(sampler.batch(0, size=2, frames=2, crop=64))
         trainer.train_clip(batch, stage, np.random.default_rng(0))
         parts.append(changed(trainer, before))
     motion = {"intra", "inter.flow", "inter.motion_encoder", "inter.motion_decoder"}
@@ -68,10 +68,32 @@ def test_motion_is_learned_first_then_all_of_it(options):
     assert [s.task for s in STAGES] == ["motion", "reconstruction", "joint", "joint"]
 
 
+def test_the_flow_learns_from_its_teacher(options):
+    trainer = DvcTrainer(options)
+    trainer.step, trainer.peak = 200, 3e-3
+    batch = Sampler(load_clips(options.data, "train"), seed=1).batch(0, size=2, frames=2, crop=64)
+    *planes, flows = trainer.prepare(batch)
+    assert flows.shape == (2, 2, 2, 64, 64)
+    assert not flows[0].any()
+    assert np.abs(flows[1]).mean() > 0.5
+    now, before = (trainer.picture(tuple(p[t] for p in planes)) for t in (1, 0))
+
+    def distance() -> float:
+        with torch.no_grad():
+            flow = trainer.codec.inter.flow(now, before)
+        return float((flow - torch.from_numpy(flows[1])).abs().mean())
+
+    start = distance()
+    for _ in range(25):
+        trainer.train_clip((*planes, flows), STAGES[0], np.random.default_rng(0))
+    assert distance() < 0.8 * start
+
+
 def test_training_lowers_the_loss(options):
     trainer = DvcTrainer(options)
     trainer.step = 200
     batch = Sampler(load_clips(options.data, "train"), seed=1).batch(0, size=2, frames=3, crop=64)
+    batch = trainer.prepare(batch)
     stage = train_dvc.DvcStage(1, 64, 3, 1, 1, "joint")
     losses = [trainer.train_clip(batch, stage, np.random.default_rng(0)).loss for _ in range(12)]
     assert losses[-1] < 0.6 * losses[0]
