@@ -3,7 +3,9 @@
 Regime: one frame at a time, from planes to labels, one process. Times are processor time of the
 whole process ("cpu"), which other programs disturb little, and wall time beside it. Metric: mean
 intersection over union of 11 classes. Ceiling: the same engines run densely. All rules take turns
-on each picture, so that all see the same machine.
+on each picture, so that all see the same machine. The shipped weights were trained on validation
+pictures too: pictures are therefore labelled by those of the same recipe that were not, and clips
+alone by the shipped ones.
 Command: python -m benchmarks.bench_cascade frames|carry|blocks --json-out FILE
 """
 
@@ -44,6 +46,10 @@ CLIPS = {
 """Of fixed cameras. The network knows places like the first alone."""
 JUDGED = "street"
 CLIP_FPS = 25
+TRAIN_ALONE = Path(__file__).parent / "cascade" / "train_alone"
+"""Weights that have seen no validation picture."""
+AS_GOOD = 0.002
+"""So much less mIoU counts as equal."""
 RHOS = (1.0, 0.995, 0.985, 0.97, 0.95, 0.93, 0.9, 0.8, 0.7, 0.6, 0.5)
 """The published table's and some below; 1 is dense."""
 SHARES = (0.0, 0.125, 0.25, 0.5)
@@ -77,14 +83,23 @@ def frames(
     }
     miou = ours.scores.miou()
     loss = dense.scores.miou() - miou
-    as_fast = [row.scores.miou() for row in (dense, *shorter) if row.ms_cpu <= ours.ms_cpu]
+    singles = (dense, *shorter)
+    as_fast = [row.scores.miou() for row in singles if row.ms_cpu <= ours.ms_cpu]
+    as_good = [row.ms_cpu for row in singles if row.scores.miou() >= miou - AS_GOOD]
     gates = [
         Gate("mIoU on validation", round(miou, 4), 0.58, 0.67, True),
         Gate(
             "mIoU above the dense networks as fast",
-            round(miou - max(as_fast), 4),
+            round(miou - max(as_fast, default=0.0), 4),
             0.001,
             0.01,
+            True,
+        ),
+        Gate(
+            "faster than the dense networks as good, times",
+            round(min(as_good) / ours.ms_cpu, 2) if as_good else None,
+            1.0,
+            1.2,
             True,
         ),
         Gate("faster than dense, times", round(dense.ms_cpu / ours.ms_cpu, 2), 1.4, 1.8, True),
@@ -270,28 +285,29 @@ def main() -> int:
     """Measure one part."""
     options_of = parser(__doc__)
     options_of.add_argument("part", choices=("frames", "carry", "blocks"))
-    options_of.add_argument("--model", default="cascade")
+    options_of.add_argument("--model", help="default: as the regime says")
     options_of.add_argument("--threads", type=int, default=2)
     options_of.add_argument("--precision")
     options_of.add_argument("--limit", type=int, default=1000)
     options = options_of.parse_args()
     cv2.setNumThreads(1)
+    model = options.model or ("cascade" if options.part == "carry" else str(TRAIN_ALONE))
     segmenter = Segmenter.load(
-        options.model,
+        model,
         threads=options.threads,
         precision=options.precision,
     )
     measured = {"frames": frames, "carry": carry, "blocks": blocks}[options.part]
     lengths = (3, 2, 1) if options.part == "frames" else (3,)
     dense_engines = [
-        load_dense(find_cascade(options.model), "auto", options.threads, options.precision, stages)
+        load_dense(find_cascade(model), "auto", options.threads, options.precision, stages)
         for stages in lengths
     ]
     results, gates = measured(segmenter, dense_engines, options.data, options.limit)
     for engine in dense_engines:
         engine.close()
     configuration: dict[str, Value] = {
-        "model": options.model,
+        "model": "cascade" if model == "cascade" else Path(model).name,
         "threads": options.threads,
         "precision": options.precision or "f32",
         "engine": f"{segmenter.stages.engines[0].name} {segmenter.stages.engines[0].version}",

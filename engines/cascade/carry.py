@@ -32,9 +32,9 @@ class CarryOptions:
 
     threshold: float = 6.0
     stale: float = 0.35
-    stale_s: float = 0.08
+    stale_s: float = 0.04
     follow: bool = True
-    rho: float = 0.9
+    rho: float = 0.95
     refresh_s: float = 2.0
     cut: float = 0.6
     gap_s: float = 1.0

@@ -16,7 +16,7 @@ from engines.cascade.examples import IGNORE, TARGET_STRIDE, Packs
 from engines.cascade.model import Cascade
 
 F32 = NDArray[np.float32]
-POSITIONS = 400_000
+POSITIONS = 1_500_000
 _STEPS = (0.8, 0.4, 0.2, 0.1)
 _ROUNDS = 2
 """Of all classes, with each step."""
@@ -35,21 +35,33 @@ def fit_prior(net: Cascade, packs: Packs, *, positions: int = POSITIONS) -> Tens
     Returns:
         (classes, 1, 1), of mean 0.
     """
-    logits, truth = _judged(net, packs, positions)
+    scores, truth = _judged(net, packs, positions)
     prior = np.zeros(packs.classes, np.float32)
-    best = _miou(logits, truth)
+    best = _miou(scores.argmax(axis=0), truth, packs.classes)
     for step in _STEPS:
         for index in list(range(packs.classes)) * _ROUNDS:
+            rival, best_rival = _best_but(scores, index)
             for by in (step, -step):
-                tried = prior.copy()
-                tried[index] += by
-                if (score := _miou(logits + tried, truth)) > best:
-                    best, prior = score, tried
+                found = np.where(scores[index] + by > best_rival, index, rival)
+                if (score := _miou(found, truth, packs.classes)) > best:
+                    best, prior[index] = score, prior[index] + by
+                    scores[index] += by
+                    break
     return torch.from_numpy(prior - prior.mean())[:, None, None]
 
 
+def _best_but(scores: F32, index: int) -> tuple[NDArray[np.int64], F32]:
+    """Find the best of all other classes, and its score."""
+    others = [other for other in range(len(scores)) if other != index]
+    best, which = scores[others[0]].copy(), np.full(scores.shape[1], others[0])
+    for other in others[1:]:
+        which[scores[other] > best] = other
+        np.maximum(best, scores[other], out=best)
+    return which, best
+
+
 def _judged(net: Cascade, packs: Packs, positions: int) -> tuple[F32, NDArray[np.int64]]:
-    """Logits (M, classes) without the prior, and the labels (M,) at the middles of their cells."""
+    """Logits (classes, M) without the prior, and the labels (M,) at the middles of their cells."""
     random, each = np.random.default_rng(0), -(-positions // len(packs))
     middle, block = TARGET_STRIDE // 2, net.config.block_px
     scores, labels = [], []
@@ -65,14 +77,13 @@ def _judged(net: Cascade, packs: Packs, positions: int) -> tuple[F32, NDArray[np
         taken = random.permutation(judged)[:each]
         scores.append(found.reshape(-1, packs.classes)[taken])
         labels.append(truth.reshape(-1)[taken].astype(np.int64))
-    return np.concatenate(scores), np.concatenate(labels)
+    return np.ascontiguousarray(np.concatenate(scores).T), np.concatenate(labels)
 
 
-def _miou(logits: F32, truth: NDArray[np.int64]) -> float:
+def _miou(found: NDArray[np.int64], truth: NDArray[np.int64], classes: int) -> float:
     """Mean over the classes that are anywhere."""
-    classes = logits.shape[1]
-    pairs = truth * classes + logits.argmax(axis=1)
-    confusion = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+    confusion = np.bincount(truth * classes + found, minlength=classes**2)
+    confusion = confusion.reshape(classes, classes)
     right = np.diag(confusion)
     either = confusion.sum(axis=0) + confusion.sum(axis=1) - right
     return float((right[either > 0] / either[either > 0]).mean())
