@@ -40,6 +40,8 @@ class Feed:
     colour: Literal["bgr", "rgb", "yuv"]
     letterbox: bool
     """True: keep the aspect and pad below and right; False: stretch."""
+    enlarge: bool = True
+    """False: a letterbox keeps the pixels of frames that are smaller than the picture."""
     scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """Values 0..255 of each channel of the network are multiplied with this, ..."""
     offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -62,6 +64,8 @@ class Feed:
         if not self.letterbox:
             return self.net_width, self.net_height
         ratio = min(self.net_width / self.width, self.net_height / self.height)
+        if not self.enlarge:
+            ratio = min(ratio, 1.0)
         return max(int(self.width * ratio), 1), max(int(self.height * ratio), 1)
 
     @property

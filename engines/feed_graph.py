@@ -51,6 +51,7 @@ def feed_for(
         net_height=signature.height,
         colour=signature.colour,
         letterbox=signature.letterbox,
+        enlarge=signature.enlarge,
         scale=_triple(scale / std),
         offset=_triple(-mean / std),
         padding=(padding[0], 128, 128) if signature.colour == "yuv" else padding,

@@ -73,7 +73,7 @@ def test_sizes_that_do_not_divide_are_refused() -> None:
 def test_the_shipped_network_is_as_small_as_its_card_says() -> None:
     net = StreetNet()
     assert net.parameters_count() == 561_854
-    assert net.macs() == 252_284_928
+    assert net.macs() == 283_820_544
     assert net.training, "counting leaves the network as it was"
 
 
@@ -307,6 +307,17 @@ def test_a_pack_holds_pictures_and_boxes_as_the_network_sees_them(packs: Path) -
     assert example.picture.shape == (3, 64, 96)
 
 
+def test_pictures_of_calm_packs_keep_their_size_and_sharpness(packs: Path) -> None:
+    source = Packs(packs, {"own": 1}, calm=["own"])
+    random = np.random.default_rng(0)
+    found = [source.augmented(random, mosaic=0.0) for _ in range(40)]
+    widths = {tuple(e.boxes_xyxy[:, 2] - e.boxes_xyxy[:, 0]) for e in found}
+    assert widths == {(12.0,), ()}, "as they were; one picture shows a kite"
+    assert len({e.picture.tobytes() for e in found}) > 20, "but mirrored and in other colours"
+    varied = [Packs(packs, {"own": 1}).augmented(random, mosaic=0.0) for _ in range(40)]
+    assert len({tuple(e.boxes_xyxy[:, 2] - e.boxes_xyxy[:, 0]) for e in varied}) > 10
+
+
 def test_a_pack_that_is_not_there(packs: Path) -> None:
     with pytest.raises(SystemExit, match=r"other: pack must exist; make it with"):
         Packs(packs, {"own": 1, "other": 1})
@@ -371,9 +382,24 @@ def test_training_starts_from_the_average_of_exported_networks(packs: Path, tmp_
         export(net, files[-1])
     restore.main([str(start), f"{files[0]}=3", f"{files[1]}=1", "--size", "64x32"])
     arguments = [str(packs), str(run), "--mix", "own=1", "--batch", "2", "--minutes", "0.01"]
-    train.main([*arguments, "--start-from", str(start), "--lr", "1e-9"])
+    arguments += ["--start-from", str(start), "--freeze", "stem", "stage3"]
+    train.main([*arguments, "--lr", "1e-3"])
+    learned = {
+        name.partition(".")[0]
+        for (name, one), other in zip(
+            train.load_average(run).named_parameters(),
+            train.load_average(start).parameters(),
+            strict=True,
+        )
+        if not torch.equal(one, other)
+    }
+    assert learned >= {"stage4", "fuse3", "heads"}
+    assert not learned & {"stem", "stage3"}
+    run = tmp_path / "hardly"
+    arguments[1] = str(run)
+    train.main([*arguments, "--lr", "1e-9"])
     trained = train.load_average(run)
-    assert trained.config == Config(width=96, height=64)
+    assert trained.config == Config(width=96, height=64, folded=True)
     parts = [restore.restore(path, trained.config).parameters() for path in files]
     for got, one, other in zip(trained.parameters(), *parts, strict=True):
         torch.testing.assert_close(got, 0.75 * one + 0.25 * other, atol=1e-5, rtol=0)
@@ -432,6 +458,7 @@ def test_exported_network_says_how_to_read_it(exported: tuple[StreetNet, Path]) 
     detector = Detector.load(exported[1], device="cpu", score=0.01)
     assert detector.classes == STREET_CLASSES
     assert detector.max_batch is None
+    assert not detector.signature.enlarge
     planes = Planes.empty(200, 100)
     planes.fill(90)
     frames = [(planes.y, planes.u, planes.v)] * 2

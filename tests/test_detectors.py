@@ -256,6 +256,25 @@ def test_letterbox_pads_with_grey_below_and_right(width: int, height: int) -> No
     assert at == place(width, height, signature)
 
 
+def test_a_detector_that_does_not_enlarge_takes_small_frames_pixel_by_pixel() -> None:
+    signature = replace(yolox_signature(), enlarge=False)
+    y = np.random.default_rng(0).integers(16, 235, (30, 40), np.uint8)
+    out = np.empty((3, 64, 64), np.float32)
+    grey = replace(signature, colour="yuv")
+    at = fill_input(y, np.full((15, 20), 90, np.uint8), np.full((15, 20), 200, np.uint8), grey, out)
+    assert (at.width, at.height, at.scale_x, at.scale_y) == (40, 30, 1, 1)
+    np.testing.assert_array_equal(out[0, :30, :40], y)
+    assert (out[1:, :30, :40] == [[[90]], [[200]]]).all()
+    assert (out[0, 30:] == 114).all()
+    assert (out[0, :, 40:] == 114).all()
+    output = empty_output()
+    plant(output[0], 0, (0, 0, 8), (16, 16, 8, 8), person=0.5)
+    found = Detector(PlantedEngine(signature), signature).decode({"output": output}, 40, 30)
+    np.testing.assert_allclose(found.boxes_xyxy, [[12, 12, 20, 20]], atol=1e-4)
+    large = yolox_signature()  # frames that are large enough are scaled as ever
+    assert place(128, 72, signature) == place(128, 72, large) != place(40, 30, large)
+
+
 def test_padded_rows_of_a_plane_are_read_right() -> None:
     bgr = np.random.default_rng(0).integers(0, 255, (72, 128, 3), np.uint8)
     dense = i420(bgr)
@@ -360,8 +379,9 @@ def test_the_shipped_detector_is_small_and_says_what_it_is() -> None:
     detector = Detector.load("street")
     assert find_model("street").stat().st_size <= 4_000_000
     assert detector.classes == ("person", "bicycle", "car", "motorcycle", "bus", "truck")
-    assert (detector.signature.width, detector.signature.height) == (448, 256)
+    assert (detector.signature.width, detector.signature.height) == (448, 288)
     assert detector.max_batch is None
+    assert not detector.signature.enlarge
     assert detector.engine.metadata["licence"] == "Apache-2.0"
     detector.close()
 

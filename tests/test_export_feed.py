@@ -79,8 +79,9 @@ def reference(frame: Frame, feed: Feed) -> np.ndarray:
     """What the runtime's numpy way makes of a frame."""
     spec = TensorSpec("x", (1, 3, feed.net_height, feed.net_width), np.dtype("float32"))
     signature = Signature(
-        "test", "anchorfree", spec, spec, ("a",), feed.colour, letterbox=feed.letterbox
-    )
+        "test", "anchorfree", spec, spec, ("a",), feed.colour,
+        letterbox=feed.letterbox, enlarge=feed.enlarge,
+    )  # fmt: skip
     out = np.zeros((3, feed.net_height, feed.net_width), np.float32)
     at = fill_input(*frame, signature, out, matrix=feed.matrix)
     assert (at.width, at.height) == feed.fitted
@@ -102,6 +103,7 @@ def feed_for(colour: Colour, **changes: object) -> Feed:
         {"matrix": "bt709"},
         {"width": 151, "height": 93},  # odd
         {"width": 40, "height": 30},  # enlarged
+        {"width": 40, "height": 30, "enlarge": False},
         {"width": 60, "height": 150},  # padded at the right
         {"width": 96, "height": 64},  # luma is left as it is
     ],

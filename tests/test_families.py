@@ -274,7 +274,7 @@ def test_a_graph_that_scales_frames_itself_is_given_the_planes(tmp_path: Path) -
     plain = Detector.load("street", device="onnxruntime:cpu")
     sign = plain.signature
     feed = Feed(
-        640, 360, "planes", sign.width, sign.height, sign.colour, sign.letterbox,
+        640, 360, "planes", sign.width, sign.height, sign.colour, sign.letterbox, sign.enlarge,
         padding=(114, 128, 128),
     )  # fmt: skip
     path = tmp_path / "fed.onnx"

@@ -245,7 +245,7 @@ def test_bf16_where_the_release_has_it() -> None:
 
 
 def test_planes_of_a_frame_go_straight_in(tmp_path: Path) -> None:
-    feed = Feed(1280, 720, "planes", 448, 256, "yuv", letterbox=True, padding=(114, 128, 128))
+    feed = Feed(1280, 720, "planes", 448, 288, "yuv", letterbox=True, padding=(114, 128, 128))
     path = tmp_path / "fed.onnx"
     path.write_bytes(add_feed(find_model("street").read_bytes(), feed, "street"))
     engine, oracle = tensorrt(path, batch=2), load_engine(path, device="onnxruntime:cpu")

@@ -5,6 +5,7 @@ Knows no network. Pictures are planes (3, h, w) uint8 of limited-range Y, U, V.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,12 +33,14 @@ class Example:
 class Packs:
     """Several packs, drawn from with given weights."""
 
-    def __init__(self, root: Path, mix: dict[str, float]) -> None:
+    def __init__(self, root: Path, mix: dict[str, float], calm: Container[str] = ()) -> None:
         """Open packs without reading their pictures.
 
         Args:
             root: folder of packs, one folder each.
             mix: name of a pack and how often it is drawn from, in any unit.
+            calm: packs of places that the network is for: their pictures are neither zoomed nor
+                degraded.
         """
         self._pictures = []
         self._labels = []
@@ -47,6 +50,7 @@ class Packs:
                 raise SystemExit(f"{folder}: pack must exist; make it with engines.detectors.pack")
             self._pictures.append(np.load(folder / "pictures.npy", mmap_mode="r"))
             self._labels.append(_split(dict(np.load(folder / "labels.npz"))))
+        self._calm = [name in calm for name in mix]
         self._shares = np.array(list(mix.values())) / sum(mix.values())
 
     @property
@@ -55,25 +59,27 @@ class Packs:
         _, _, height, width = self._pictures[0].shape
         return width, height
 
-    def draw(self, random: np.random.Generator) -> tuple[Example, tuple[int, int]]:
-        """Pick one picture as it is, and the size of its content (the rest is padding)."""
+    def draw(self, random: np.random.Generator) -> tuple[Example, tuple[int, int], bool]:
+        """Pick one picture as it is, the size of its content (the rest is padding), and if calm."""
         pack = int(random.choice(len(self._shares), p=self._shares))
         index = int(random.integers(len(self._pictures[pack])))
         boxes, scores, content = self._labels[pack][index]
-        return Example(np.array(self._pictures[pack][index]), boxes, scores), content
+        picture = np.array(self._pictures[pack][index])
+        return Example(picture, boxes, scores), content, self._calm[pack]
 
     def augmented(self, random: np.random.Generator, *, mosaic: float) -> Example:
         """Pick one picture, or four small ones with probability `mosaic`, and vary it."""
         if random.random() < mosaic:
-            example = four_in_one([_flipped(random, *self.draw(random)) for _ in range(4)])
+            example = four_in_one([_flipped(random, *self.draw(random)[:2]) for _ in range(4)])
+            calm = False
         else:
-            example, content = self.draw(random)
+            example, content, calm = self.draw(random)
             example = _flipped(random, example, content)
-        if random.random() < 0.7:
+        if random.random() < 0.7 and not calm:
             example = moved(example, random)
         if random.random() < 0.6:
             recolour(example.picture, random)
-        if random.random() < 0.3:
+        if random.random() < 0.3 and not calm:
             degrade(example.picture, random)
         return example
 

@@ -56,6 +56,7 @@ def export(net: StreetNet, path: Path) -> float:
         "colour": "yuv",
         "scale": "1",
         "letterbox": "1",
+        "enlarge": "0",
         "objectness": "0",
         "licence": "Apache-2.0",
     }
@@ -79,6 +80,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--calibrate", type=Path, metavar="PACKS")
     parser.add_argument("--on", default="", help="packs whose labels say how sure they are")
+    parser.add_argument(
+        "--offset", type=float, default=0.0, help="add to all logits, so that 0.4 is the best score"
+    )
     options = parser.parse_args(argv)
     net = load_average(options.run)
     difference = export(net, options.out)
@@ -89,6 +93,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         scale_logits(net, gain, offset)
         difference = export(net, options.out)
         sys.stdout.write(f"calibrated: logits * {gain:.3f} + {offset:.3f}\n")
+    if options.offset:
+        scale_logits(net, 1.0, options.offset)
+        difference = export(net, options.out)
     size = options.out.stat().st_size
     sys.stdout.write(f"{options.out}: {size} bytes, differs from torch by {difference:.1e}\n")
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from engines.detectors.signature import STREET_CLASSES as CLASSES
 from engines.detectors.signature import STREET_STRIDES as STRIDES
@@ -24,13 +25,15 @@ class Config:
     """Geometry of one network; the default is what is shipped."""
 
     width: int = 448
-    height: int = 256
+    height: int = 288
     channels: tuple[int, int, int, int, int] = (16, 32, 48, 96, 128)
     """Of the maps at strides 2, 4, 8, 16 and 32; multiples of 16 fill the vector registers."""
     depths: tuple[int, int, int] = (1, 3, 2)
     """Residual blocks at strides 8, 16 and 32."""
     neck: int = 64
     classes: int = len(CLASSES)
+    folded: bool = False
+    """Batch norms are within the convolutions, as in an exported file."""
 
     def __post_init__(self) -> None:
         if self.width % STRIDES[-1] or self.height % STRIDES[-1]:
@@ -134,6 +137,8 @@ class StreetNet(nn.Module):  # type: ignore[misc]
             Head(config.neck, config.classes, (config.width // s) * (config.height // s))
             for s in STRIDES
         )
+        if config.folded:
+            _fold(self.eval())
 
     def forward(self, planes: Tensor) -> Tensor:
         """Compute the raw rows.
@@ -180,6 +185,16 @@ class StreetNet(nn.Module):  # type: ignore[misc]
         for hook in hooks:
             hook.remove()
         return total
+
+
+def _fold(net: nn.Module) -> None:
+    """Put each batch norm into the convolution before it; names of layers stay."""
+    for block in net.modules():
+        if isinstance(block, nn.Sequential):
+            for index, layer in enumerate(block):
+                if isinstance(layer, nn.BatchNorm2d):
+                    block[index - 1] = fuse_conv_bn_eval(block[index - 1], layer)
+                    block[index] = nn.Identity()
 
 
 def cell_grid(config: Config, device: torch.device | str = "cpu") -> Tensor:

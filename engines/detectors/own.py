@@ -25,6 +25,7 @@ def read_own(
         colour = _COLOURS[metadata["colour"]]
         scale = float(metadata["scale"])
         letterbox = metadata["letterbox"] == "1"
+        enlarge = metadata.get("enlarge", "1") == "1"
         objectness = metadata["objectness"] == "1"
     except (KeyError, ValueError) as error:
         raise ModelError(
@@ -46,6 +47,7 @@ def read_own(
         colour,
         scale=scale,
         letterbox=letterbox,
+        enlarge=enlarge,
         strides=strides,
         objectness=objectness,
     )

@@ -50,8 +50,9 @@ class Pack:
         image = TensorSpec("planes", (1, 3, height, width), np.dtype("uint8"))
         rows = TensorSpec("rows", (1, 1, 1), np.dtype("float32"))  # not read here
         self._signature = Signature(
-            "pack", "anchorfree", image, rows, STREET_CLASSES, "yuv", strides=STREET_STRIDES
-        )
+            "pack", "anchorfree", image, rows, STREET_CLASSES, "yuv",
+            enlarge=False, strides=STREET_STRIDES,
+        )  # fmt: skip
         self._pictures: list[U8] = []
         self._contents: list[tuple[int, int]] = []
         self._boxes: list[F32] = []
@@ -183,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Make one pack."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--size", default="448x256")
+    parser.add_argument("--size", default="448x288")
     kinds = parser.add_subparsers(dest="kind", required=True)
     images = kinds.add_parser("images")
     images.add_argument("folder", type=Path)

@@ -38,6 +38,8 @@ def place(width: int, height: int, signature: Signature) -> Placement:
             signature.width, signature.height, signature.width / width, signature.height / height
         )
     ratio = min(signature.width / width, signature.height / height)
+    if not signature.enlarge:
+        ratio = min(ratio, 1.0)
     fitted = max(int(width * ratio), 1), max(int(height * ratio), 1)
     return Placement(*fitted, ratio, ratio)
 

@@ -1,11 +1,9 @@
 """Read exported "street" networks back into torch, and average them; offline.
 
-Batch norms are folded into the convolutions of a file: each comes back with unit statistics, a gain
-of one and the convolution's bias, so that the network computes the same. Averaging networks that
-came from the same one keeps more of what each knows than training on alone does: Wortsman et al.,
-Robust fine-tuning of zero-shot models, 2022.
+Batch norms are within the convolutions of a file, and stay there. Averaging networks that came from
+the same one: Wortsman et al., Robust fine-tuning of zero-shot models, 2022.
 
-    python -m engines.detectors.restore RUN street.onnx --size 448x288
+    python -m engines.detectors.restore RUN street.onnx
     python -m engines.detectors.restore RUN street.onnx=0.4 tuned.onnx=0.6
 """
 
@@ -13,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import onnx
@@ -34,46 +32,43 @@ def restore(path: Path, config: Config) -> StreetNet:
         config: its geometry; width and height of the input may be others than the file's.
 
     Returns:
-        In evaluation mode; scores are calibrated where those of the file are.
+        Folded, in evaluation mode; scores are calibrated where those of the file are.
 
     Raises:
         ModelError: the convolutions of the file are not those of such a StreetNet.
     """
     graph = onnx.load(path).graph
-    net = StreetNet(config)
+    net = StreetNet(replace(config, folded=True))
     net.eval()
     arrays = {i.name: torch.tensor(numpy_helper.to_array(i)) for i in graph.initializer}
     stored = [[arrays[name] for name in n.input[1:]] for n in graph.node if n.op_type == "Conv"]
     layers = _in_order(net)
-    wanted = [tuple(conv.weight.shape) for conv, _ in layers]
-    if (got := [tuple(weight.shape) for weight, *_ in stored]) != wanted:
+    wanted = [layer.weight.shape for layer in layers]
+    if (got := [weight.shape for weight, *_ in stored]) != wanted:
         raise ModelError(
-            f"{path}: convolutions must be {wanted}, got {got}; "
+            f"{path}: convolutions must be {_shapes(wanted)}, got {_shapes(got)}; "
             "give the config that it was exported with"
         )
     with torch.no_grad():
-        for (conv, norm), (weight, bias) in zip(layers, stored, strict=True):
-            conv.weight.copy_(weight)
-            if norm is None:
-                conv.bias.copy_(bias)
-            else:
-                norm.running_var.fill_(1 - norm.eps)
-                norm.bias.copy_(bias)
+        for layer, (weight, bias) in zip(layers, stored, strict=True):
+            layer.weight.copy_(weight)
+            layer.bias.copy_(bias)
     return net
 
 
-def _in_order(net: StreetNet) -> list[tuple[nn.Conv2d, nn.BatchNorm2d | None]]:
-    """Convolutions in the order of their calls, which is that of the file, with their norms."""
-    layers: list[tuple[nn.Conv2d, nn.BatchNorm2d | None]] = []
+def _shapes(shapes: Sequence[Sequence[int]]) -> str:
+    return ", ".join("x".join(map(str, shape)) for shape in shapes)
+
+
+def _in_order(net: StreetNet) -> list[nn.Conv2d]:
+    """Convolutions in the order of their calls, which is that of the file."""
+    layers: list[nn.Conv2d] = []
 
     def called(layer: nn.Module, _inputs: tuple[Tensor, ...], _output: Tensor) -> None:
-        if isinstance(layer, nn.BatchNorm2d):
-            layers[-1] = (layers[-1][0], layer)
-        else:
-            layers.append((layer, None))
+        assert isinstance(layer, nn.Conv2d)
+        layers.append(layer)
 
-    kinds = (nn.Conv2d, nn.BatchNorm2d)
-    hooks = [m.register_forward_hook(called) for m in net.modules() if isinstance(m, kinds)]
+    hooks = [m.register_forward_hook(called) for m in net.modules() if isinstance(m, nn.Conv2d)]
     with torch.no_grad():
         net(torch.zeros(1, 3, net.config.height, net.config.width))
     for hook in hooks:
@@ -89,7 +84,7 @@ def averaged(files: dict[Path, float], config: Config) -> StreetNet:
         config: as for restore.
 
     Returns:
-        In evaluation mode.
+        As restore does.
     """
     total = sum(files.values())
     nets = [(restore(path, config), share / total) for path, share in files.items()]
@@ -106,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("files", nargs="+", metavar="FILE[=SHARE]")
-    parser.add_argument("--size", default="448x256", help="of the input")
+    parser.add_argument("--size", default="448x288", help="of the input")
     options = parser.parse_args(argv)
     width, height = (int(n) for n in options.size.split("x"))
     shares = {

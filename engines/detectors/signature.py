@@ -70,6 +70,8 @@ class Signature:
     """What pixel values 0..255 are multiplied with."""
     letterbox: bool = True
     """True: keep the aspect and pad below and right; False: stretch."""
+    enlarge: bool = True
+    """False: a letterbox keeps the pixels of frames that are smaller than the input."""
     strides: tuple[int, ...] = ()
     objectness: bool = False
     others: tuple[TensorSpec, ...] = ()

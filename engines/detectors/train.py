@@ -13,7 +13,7 @@ import argparse
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -48,6 +48,8 @@ class Options:
     seed: int = 0
     start_from: Path | None = None
     """Run whose average to go on from with batch norms as they are; it may be of another size."""
+    frozen: Sequence[str] = ()
+    """Parts of the network that do not learn."""
 
 
 class Stream(torch.utils.data.IterableDataset[tuple[Tensor, Targets]]):  # type: ignore[misc]
@@ -74,13 +76,16 @@ class Stream(torch.utils.data.IterableDataset[tuple[Tensor, Targets]]):  # type:
 def train(packs: Packs, folder: Path, options: Options) -> None:
     """Train until the minutes are over, from the last checkpoint in `folder` where there is one."""
     width, height = packs.size
-    config = Config(width=width, height=height)
+    start = load_average(options.start_from) if options.start_from else None
+    config = replace(start.config if start else Config(), width=width, height=height)
     device = torch.device(options.device)
     torch.manual_seed(options.seed)
     net = StreetNet(config).train()
-    if options.start_from:
-        net.load_state_dict(load_average(options.start_from).state_dict())
-        net.eval()  # its batch norms have the statistics of other pictures, or none
+    if start:
+        net.load_state_dict(start.state_dict())
+        net.eval()  # batch norms, if any, stay as they are
+    for name in options.frozen:
+        net.get_submodule(name).requires_grad_(False)
     net.to(device, memory_format=torch.channels_last)
     average = Average(net, EMA_DECAY)
     optimizer = torch.optim.AdamW(decayed(net, options.weight_decay), lr=options.lr)
@@ -148,9 +153,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--minutes", type=float, required=True)
     parser.add_argument("--mix", required=True, help="pack=weight,... such as coco=2,crowd=3")
+    parser.add_argument("--calm", default="", help="packs not to zoom or degrade: fight,crowd")
     parser.add_argument("--batch", type=int, default=64 if cuda else 16)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--start-from", type=Path, metavar="RUN", help="go on from its average")
+    parser.add_argument("--freeze", nargs="+", default=[], help="parts: stem stage3")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--mosaic", type=float, default=0.15)
     parser.add_argument("--bf16", action="store_true", default=cuda, help="on processors with AMX")
@@ -160,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     mix = {name: float(share) for name, share in (m.split("=") for m in options.mix.split(","))}
     train(
-        Packs(options.packs, mix),
+        Packs(options.packs, mix, options.calm.split(",")),
         options.run,
         Options(
             minutes=options.minutes,
@@ -173,6 +180,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             workers=min(12, os.cpu_count() or 1) if cuda else 0,
             seed=options.seed,
             start_from=options.start_from,
+            frozen=options.freeze,
         ),
     )
 
