@@ -11,7 +11,8 @@ other seven's frames are while it is slow, in terms of the spans beside it in wh
 and processor time hold on a busy machine too, ages and missed frames do not.
 Ceiling: a call that holds a frame of each camera. On a processor a batch costs what its frames cost
 one by one, so the gain is on other devices; here it must cost nothing but its window.
-Command: python -m benchmarks.bench_batching [--seconds 8] [--cameras 1 4 8 16] [--spans 9]
+Command: python -m benchmarks.bench_batching --json-out benchmarks/results/batching.json
+(or less of it: [--seconds 8] [--cameras 1 4 8 16] [--spans 9])
 """
 
 from __future__ import annotations
