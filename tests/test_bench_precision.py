@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,16 @@ import pytest
 from tiny_networks import save_means
 
 from benchmarks import bench_precision
-from benchmarks.bench_precision import Seen, average_precision, in_streams, on_all_cores, race
+from benchmarks.bench_precision import (
+    Seen,
+    average_precision,
+    gates,
+    in_streams,
+    on_all_cores,
+    origin,
+    race,
+)
+from benchmarks.readme import table
 from engines.bench import random_inputs
 from engines.errors import EngineFailed
 from engines.load import load_engine
@@ -56,3 +66,30 @@ def test_average_precision_by_hand() -> None:
     # Of 101 recalls 34 are up to 1/3, where precision is 1; 33 up to 2/3, where it is 2/3.
     assert found == {"person": pytest.approx((34 + 33 * 2 / 3) / 101), "car": 0}
     assert average_precision(pictures, np.array([1, 1])) == {"car": 0}
+
+
+def test_speeds_of_another_machine_keep_its_name_and_bf16_promises_nothing(tmp_path: Path) -> None:
+    there = {"cpu": "Two", "cores": 2}
+    first = {"machine": there, "commit": "abc", "configuration": {"rounds": 7}}
+    kept = origin(first)
+    assert kept == {"rounds": 7, "speeds_from": {"machine": there, "commit": "abc"}}
+    second = {"machine": {"cpu": "One", "cores": 1}, "commit": "def", "configuration": kept}
+    assert origin(second) == kept
+    ratios = {"fp32": 1.2, "bf16": 1.01, "openvino as it comes": 2.1}
+    street = {kind: {"int8_times_as_fast_as": ratios} for kind in bench_precision.SPEEDS}
+    lost = {"person": {"lost_points_95": [-1.0, 1.5]}}
+    made = {gate.name: gate for gate in gates({"street": street | {"precision": lost}})}
+    amx = made["street int8 over bf16 by AMX"]
+    assert (amx.value, amx.passed, amx.verdict) == (1.01, True, "-")
+    assert not made["street int8 over fp32, VNNI alone"].passed
+    rows = [
+        {"name": g.name, "value": g.value, "must": g.must, "aim": g.aim,
+         "at_least": g.at_least, "passed": g.passed}
+        for g in made.values()
+    ]  # fmt: skip
+    document = second | {"benchmark": "precision", "gates": rows}
+    (tmp_path / "precision.json").write_text(json.dumps(document))
+    shown = table(tmp_path)
+    assert "| precision | street int8 over bf16 by AMX | 1.01 | - | - |" in shown
+    assert "| precision | street int8 over fp32 | 1.2 (missed) | ≥ 1.5 | ≥ 2 |" in shown
+    assert "Measured precision on 1 cores of One; speeds of precision on 2 cores of Two." in shown
