@@ -235,7 +235,7 @@ def make_pack(path: Path, count: int = 64) -> Path:
 
 def test_training_export_and_runtime_agree(tmp_path):
     pack, run, path = make_pack(tmp_path / "p.npz"), tmp_path / "run.pt", tmp_path / "n.onnx"
-    train_main([str(run), "--minutes", "0.02", "--mix", f"{pack}=1"])
+    train_main([str(run), "--minutes", "0.08", "--mix", f"{pack}=1"])
     net = load_net(run)
     difference = export(net, path, (1, 2, 0.5))
     assert difference < 0.02
