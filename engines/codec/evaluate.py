@@ -39,7 +39,8 @@ from engines.codec.runtime import RtRuntime
 from engines.codec.writer import LvcWriter
 
 ZOO = Path(__file__).parent.parent / "zoo" / "codec"
-RT_QUALITIES = (4, 18, 30, 42, 54)
+RT_QUALITIES = (0, 12, 24, 36, 48, 60)
+"""Evenly over all there are."""
 LEARNED = ("rt", "rtintra", "dvc", "dvcintra")
 """Ours; "intra" codes each picture by itself."""
 AXES = {

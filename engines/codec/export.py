@@ -176,7 +176,8 @@ def export_integers(codec: RtCodec, folder: Path) -> None:
         counts = density_counts(codec.frame.density[kind], config.hyper, Z_LIMIT)
         arrays |= packed_tables(f"z_{name}", counts)
         for weight, tensor in codec.frame.h_s_scales.integers(kind).items():
-            arrays[f"{name}/{weight}"] = tensor.numpy()
+            group = name if weight == "index_bias" else "scales"  # all else serves both kinds
+            arrays[f"{group}/{weight}"] = tensor.numpy()
     np.savez_compressed(folder / ENTROPY_FILE, **arrays)  # type: ignore[arg-type]
 
 

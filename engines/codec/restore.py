@@ -69,7 +69,7 @@ def _scales(
     """Parameters of the integer path, which a model holds in whole units."""
     knots = np.linspace(0, QUALITIES - 1, codec.config.knots).round().astype(int)
     found = {
-        name: integers[f"inter/{name}"]
+        name: integers[f"scales/{name}"]
         for name in ("from_z", "from_magnitudes", "hidden_bias", "to_index")
     }
     for kind, name in enumerate(("intra", "inter")):

@@ -100,7 +100,10 @@ class RtRuntime(Codec[RtState]):
         self._z_tables = {kind: self._file.tables(f"z_{kind}") for kind in ("intra", "inter")}
         self._scales = {
             kind: IntegerScales.from_arrays(
-                self._file.group(kind), levels=levels, z_limit=z_limit, where=f"{folder} {kind}"
+                self._file.group("scales") | self._file.group(kind),
+                levels=levels,
+                z_limit=z_limit,
+                where=f"{folder} {kind}",
             )
             for kind in ("intra", "inter")
         }

@@ -115,8 +115,8 @@ class Payload:
 def scale_index(
     model: Model, kind: str, z: np.ndarray, m: np.ndarray, quality: np.ndarray
 ) -> np.ndarray:
-    a = {k: model.arrays.get(f"{kind}/{k}") for k in ("from_z", "from_magnitudes", "hidden_bias")}
-    to_index, bias = model.arrays[f"{kind}/to_index"], model.arrays[f"{kind}/index_bias"]
+    a = {k: model.arrays[f"scales/{k}"] for k in ("from_z", "from_magnitudes", "hidden_bias")}
+    to_index, bias = model.arrays["scales/to_index"], model.arrays[f"{kind}/index_bias"]
     channels, rows, columns = m.shape
     out = np.zeros_like(m)
     wide = np.pad(m, ((0, 0), (1, 1), (1, 1)))

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from engines.codec.base import Picture
+from engines.codec.dvc_runtime import DvcRuntime
+from engines.codec.load import load_codec
 from engines.codec.metrics import score
 from engines.codec.peers import PEERS, run_peer
 from engines.codec.player import Player, Recorder
@@ -21,7 +23,7 @@ from engines.codec.writer import LvcWriter
 from engines.zoo import find_codec
 
 NAME = "rt-nano"
-MOST_BYTES = 10 * 2**20
+MOST_BYTES = 10_000_000
 STREET = Path("synthetic:street?seed=5&size=320x192&fps=25&seconds=0.2")
 STREET_SIZE = (320, 192)
 
@@ -31,7 +33,9 @@ def codec() -> RtRuntime:
     return RtRuntime(find_codec(NAME))
 
 
-def record(codec: RtRuntime, pictures: list[Picture], path: Path, quality: int) -> list[Picture]:
+def record(
+    codec: RtRuntime | DvcRuntime, pictures: list[Picture], path: Path, quality: int
+) -> list[Picture]:
     """Write pictures, and read back what a player shows."""
     height, width = pictures[0].y.shape
     header = Header(
@@ -64,6 +68,34 @@ def test_a_street_takes_far_fewer_bits_than_as_jpegs(
     jpegs = run_peer(PEERS["mjpeg"], 8, pictures, tmp_path)
     assert quality_db > psnr_db(jpegs.pictures, pictures)
     assert ours.stat().st_size < 0.6 * jpegs.file_bytes
+
+
+def test_the_larger_codec_is_no_worse(codec: RtRuntime, data_dir: Path, tmp_path: Path) -> None:
+    clip = data_dir / "video" / "highway_320x240.avi"
+    pictures = read_video(clip, 612)[600:]
+    small = RtRuntime(find_codec("rt-small"))
+    found = {}
+    for each in (codec, small):
+        path = tmp_path / f"{each.name}.lvc"
+        found[each.name] = psnr_db(record(each, pictures, path, 24), pictures), path.stat().st_size
+    small.close()
+    (nano_db, nano_bytes), (small_db, small_bytes) = found["rt-nano"], found["rt-small"]
+    assert small_db > nano_db - 0.1
+    assert small_bytes < 1.02 * nano_bytes
+
+
+def test_dvc_takes_fewer_bytes_for_frames_that_follow(data_dir: Path, tmp_path: Path) -> None:
+    clip = data_dir / "video" / "highway_320x240.avi"
+    pictures = read_video(clip, 606)[600:]
+    codec = load_codec(find_codec("dvc"))
+    assert codec.name == "dvc"
+    path = tmp_path / "dvc.lvc"
+    decoded = record(codec, pictures, path, 0)
+    codec.close()
+    with LvcReader(path) as reader:
+        first, *rest = [len(r.payload) for r in reader.records() if r.is_frame]
+    assert max(rest) < 0.9 * first
+    assert psnr_db(decoded[1:], pictures[1:]) > psnr_db(decoded[:1], pictures[:1]) - 0.5
 
 
 def test_better_qualities_take_more_bits(codec: RtRuntime, tmp_path: Path) -> None:
