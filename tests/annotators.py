@@ -110,8 +110,8 @@ def write_flashes(
     return path
 
 
-def save_segmenter(folder: Path, *, seed: int = 0) -> Path:
-    """Write a cascade of random weights, whose labels change with the brightness."""
+def save_segmenter(folder: Path, *, seed: int = 6) -> Path:
+    """Write a cascade of random weights; by this seed its labels change with the brightness."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     net = Cascade(Network(variant="small"))

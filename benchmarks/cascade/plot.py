@@ -42,6 +42,7 @@ def panel(index: int, title: str, x_name: str, y_name: str, lines: Sequence[Line
     ys = [y for line in lines for _, y in line.points]
     x_range, y_range = _range(xs), _range(ys)
     left = _LEFT + index * (_WIDTH + _GAP)
+    legend = left + _WIDTH * 9 // 20
 
     def at(x: float, y: float) -> tuple[float, float]:
         across = (x - x_range[0]) / (x_range[1] - x_range[0])
@@ -67,8 +68,8 @@ def panel(index: int, title: str, x_name: str, y_name: str, lines: Sequence[Line
             parts.append(f'<polyline points="{path}" stroke="{colour}" class="line"/>')
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>' for x, y in places]
         place = _TOP + _HEIGHT - 12 - 16 * (len(lines) - 1 - number)
-        parts.append(f'<circle cx="{left + 14}" cy="{place - 4}" r="3.5" fill="{colour}"/>')
-        parts.append(_text(left + 24, place, line.name, "start"))
+        parts.append(f'<circle cx="{legend}" cy="{place - 4}" r="3.5" fill="{colour}"/>')
+        parts.append(_text(legend + 10, place, line.name, "start"))
     return "\n".join(parts)
 
 
