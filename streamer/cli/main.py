@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         format="%(asctime)s %(levelname)s %(message)s",
         stream=sys.stderr,
     )
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as in the stages
     command = importlib.import_module(f"streamer.cli.{known.command}")
     try:
         code: int = command.main(rest)
