@@ -163,7 +163,8 @@ def test_the_detectors_trunk_sees_rgb_as_it_saw_planes(tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = StreetNet().train()
     with torch.no_grad():
-        net(torch.randint(16, 236, (2, 3, 256, 448)))  # statistics that are not those of the start
+        shape = 2, 3, net.config.height, net.config.width
+        net(torch.randint(16, 236, shape))  # statistics that are not those of the start
     state = {"config": asdict(net.config), "average": net.eval().state_dict()}
     torch.save(state, tmp_path / "checkpoint.pt")
     backbone = detector_backbone(tmp_path).eval()
