@@ -202,7 +202,10 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=ZOO / "rt-nano", help="of rt")
     parser.add_argument("--dvc-models", type=Path, default=ZOO / "dvc", help="one folder a lambda")
     parser.add_argument(
-        "--intra-period", type=int, default=12, help="of rt and dvc; the others use 12"
+        "--intra-period",
+        type=int,
+        default=96,
+        help="of rt and dvc; 96 as recordings have; the others use 12",
     )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=1)
