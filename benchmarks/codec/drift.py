@@ -53,6 +53,12 @@ class Read:
     symbols: list[bytes]
 
 
+def computes_bfloat16() -> bool:
+    """True for a processor that has bfloat16."""
+    flags = Path("/proc/cpuinfo").read_text().split()
+    return bool({"avx512_bf16", "amx_bf16"} & set(flags))
+
+
 def write(codec: RtRuntime, pictures: Sequence[Picture], quality: int) -> list[tuple[bytes, int]]:
     """Payload and quality of each picture, of one intra period."""
     state: RtState | None = None
