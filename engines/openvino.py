@@ -106,11 +106,9 @@ class OpenVinoEngine:
         requests = self._requests
         request = requests.get()
         try:
-            request.infer(dict(arrays), share_inputs=True)
-            # Copies: the request's buffers are written again by the next frame.
+            given = request.infer(dict(arrays), share_inputs=True)  # copies of its outputs
             return {
-                spec.name: np.array(request.get_output_tensor(index).data)
-                for index, spec in enumerate(self.outputs)
+                spec.name: array for spec, array in zip(self.outputs, given.values(), strict=True)
             }
         except RuntimeError as error:
             raise EngineFailed(f"{self._where}: inference broke: {_reason(error)}") from error

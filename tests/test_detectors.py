@@ -164,11 +164,12 @@ def one_by_one(boxes: np.ndarray, classes: np.ndarray, iou: float) -> list[int]:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_suppression_equals_the_plain_loop(seed: int) -> None:
+@pytest.mark.parametrize("count", [150, 300], ids=["few", "many"])
+def test_suppression_equals_the_plain_loop(count: int, seed: int) -> None:
     random = np.random.default_rng(seed)
-    low = random.uniform(0, 60, (150, 2))
-    boxes = np.hstack([low, low + random.uniform(5, 40, (150, 2))]).astype(np.float32)
-    classes = random.integers(0, 2, 150).astype(np.int16)
+    low = random.uniform(0, 60, (count, 2))
+    boxes = np.hstack([low, low + random.uniform(5, 40, (count, 2))]).astype(np.float32)
+    classes = random.integers(0, 2, count).astype(np.int16)
     assert suppress(boxes, classes, 0.45).tolist() == one_by_one(boxes, classes, 0.45)
 
 

@@ -28,7 +28,7 @@ class Candidates:
     limited: bool = False
     """The family's own limits are kept already."""
 
-    def take(self, indices: Indices) -> Candidates:
+    def take(self, indices: Indices | slice) -> Candidates:
         """Keep some of them, in this order."""
         return Candidates(
             self.pictures[indices],

@@ -88,7 +88,7 @@ def decode(
         found = found.take(best_of(found.pictures, found.scores, MOST))
     masks = outputs[3][0] if signature.has_masks else None
     ends = np.searchsorted(found.pictures, np.arange(len(extents) + 1))
-    return [_of_one(found.take(np.arange(first, last)), masks) for first, last in pairwise(ends)]
+    return [_of_one(found.take(slice(first, last)), masks) for first, last in pairwise(ends)]
 
 
 def _of_one(found: Candidates, masks: F32 | None) -> Found:

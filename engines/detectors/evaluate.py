@@ -17,6 +17,7 @@ import io
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -128,16 +129,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.agreement and options.teacher is None:
         parser.error("--agreement needs --teacher")
     lowest = LOWEST_SCORE if options.data else min(options.score, TEACHER_SCORE)
-    detector = Detector.load(
-        options.detector, device=options.device, threads=options.threads, score=lowest
-    )
+    load = partial(Detector.load, device=options.device, batch=1)
+    detector = load(options.detector, threads=options.threads, score=lowest)
     if options.data:
         report = average_precision(detector, options.data, options.split)
     elif options.street:
         seeds = range(*(int(n) for n in options.street.split(":")))
         report = scenes(detector, seeds, options.score)
     else:
-        teacher = Detector.load(options.teacher, device=options.device, score=TEACHER_SCORE)
+        teacher = load(options.teacher, score=TEACHER_SCORE)
         report = agreement(detector, teacher, options.agreement, options.score)
     sys.stdout.write(json.dumps({"detector": options.detector} | report) + "\n")
 

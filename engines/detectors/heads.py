@@ -101,7 +101,9 @@ def _scored(
         pictures, rows = np.nonzero(output[:, :, first - 1] >= score)
         scores = output[pictures, rows, first:] * output[pictures, rows, first - 1, None]
     else:
-        pictures, rows = np.nonzero((output[:, :, first:] >= score).any(axis=2))
+        by_class = output.transpose(2, 0, 1)[first:]  # in this order "any" runs along whole rows
+        reached = np.greater_equal(by_class, score, order="C").any(axis=0)
+        pictures, rows = np.nonzero(reached)
         scores = output[pictures, rows, first:]
     kept, best, classes = best_class(scores, score, wanted)
     return pictures[kept], rows[kept], best, classes.astype(np.int16)

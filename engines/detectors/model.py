@@ -97,7 +97,7 @@ class Head(nn.Module):  # type: ignore[misc]
 
     def __init__(self, channels: int, classes: int, cells: int) -> None:
         super().__init__()
-        self.shape = (-1, 4 + classes, cells)  # constants, so that the exported graph has no shapes
+        self.shape = (-1, cells, 4 + classes)  # constants, so that the exported graph has no shapes
         self.box = nn.Sequential(Separable(channels), nn.Conv2d(channels, 4, 1))
         self.score = nn.Sequential(Separable(channels), nn.Conv2d(channels, classes, 1))
         prior = torch.log(torch.tensor(PRIOR / (1 - PRIOR)))
@@ -107,9 +107,10 @@ class Head(nn.Module):  # type: ignore[misc]
         with torch.no_grad():  # a box of two strides in the middle of its cell
             self.box[-1].bias.copy_(torch.tensor([0.5, 0.5, 0.7, 0.7]))
 
-    def forward(self, x: Tensor) -> Tensor:
-        rows = torch.cat([self.box(x), self.score(x)], dim=1)
-        return rows.reshape(self.shape).transpose(1, 2)  # (N, 4 + C, h, w) -> (N, h * w, 4 + C)
+    def forward(self, x: Tensor, *, squash: bool = False) -> Tensor:
+        box, score = self.box(x), self.score(x)
+        rows = torch.cat([box, score.sigmoid() if squash else score], dim=1)
+        return rows.permute(0, 2, 3, 1).reshape(self.shape)  # (N, 4 + C, h, w) -> (N, h * w, 4 + C)
 
 
 class StreetNet(nn.Module):  # type: ignore[misc]
@@ -140,11 +141,12 @@ class StreetNet(nn.Module):  # type: ignore[misc]
         if config.folded:
             _fold(self.eval())
 
-    def forward(self, planes: Tensor) -> Tensor:
+    def forward(self, planes: Tensor, *, squash: bool = False) -> Tensor:
         """Compute the raw rows.
 
         Args:
             planes: (N, 3, height, width) Y, U, V of limited range, uint8 or any float, 0..255.
+            squash: give scores, 0..1, in place of logits.
 
         Returns:
             (N, cells, 4 + classes): dx, dy from the cell's corner and log w, log h, all in strides
@@ -157,12 +159,12 @@ class StreetNet(nn.Module):  # type: ignore[misc]
         p5 = self.lateral5(c5)
         p4 = self.fuse4(self.lateral4(c4) + F.interpolate(p5, scale_factor=2.0))
         p3 = self.fuse3(self.lateral3(c3) + F.interpolate(p4, scale_factor=2.0))
-        return torch.cat([head(p) for head, p in zip(self.heads, (p3, p4, p5), strict=True)], dim=1)
+        parts = zip(self.heads, (p3, p4, p5), strict=True)
+        return torch.cat([head(p, squash=squash) for head, p in parts], dim=1)
 
     def predict(self, planes: Tensor) -> Tensor:
         """Compute the rows as they are exported: scores instead of logits."""
-        rows = self(planes)
-        return torch.cat([rows[..., :4], rows[..., 4:].sigmoid()], dim=-1)
+        return self(planes, squash=True)  # within the heads, where an engine joins it to a layer
 
     def parameters_count(self) -> int:
         """Count trained numbers."""

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 F32 = NDArray[np.float32]
 Indices = NDArray[np.intp]
 
+_FEW = 256
+"""Boxes that are compared each with each, which costs less than sorting them into groups."""
+
 _PAIRS_AT_ONCE = 1 << 20
 """Comparisons that are held in memory together, about 20 MB."""
 
@@ -27,7 +30,7 @@ def best_of(groups: NDArray[np.integer], scores: F32, count: int) -> Indices:
         Indices of those boxes: group by group, best first.
     """
     order = np.lexsort((-scores, groups))
-    return order[_ranks(groups[order]) < count]
+    return order if len(order) <= count else order[_ranks(groups[order]) < count]
 
 
 def suppress(boxes_xyxy: F32, groups: NDArray[np.integer], iou: float) -> Indices:
@@ -41,8 +44,11 @@ def suppress(boxes_xyxy: F32, groups: NDArray[np.integer], iou: float) -> Indice
     Returns:
         Indices of kept boxes, rising; exactly those of the usual one-by-one loop.
     """
-    if not len(boxes_xyxy):
-        return np.zeros(0, np.intp)
+    if len(boxes_xyxy) <= _FEW:
+        places = np.arange(len(groups))
+        beats = (groups[:, None] == groups) & (places[:, None] < places)
+        beats &= box_iou(boxes_xyxy, boxes_xyxy) > iou
+        return np.flatnonzero(_greedy(beats, np.ones(len(groups), bool)))
     order = np.argsort(groups, kind="stable")
     ranks = _ranks(groups[order])
     starts = np.flatnonzero(ranks == 0)
@@ -89,11 +95,15 @@ def _suppress_padded(
     side_by_side = boxes[places]  # (groups, most, 4)
     beats = box_iou(side_by_side, side_by_side) > iou
     beats &= (columns[:, None] < columns) & real[:, :, None]
+    kept[places[real]] = _greedy(beats, real)[real]
+
+
+def _greedy(beats: NDArray[np.bool_], real: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Say which boxes (..., n) are beaten by no box that stays; beats (..., n, n), better first."""
     alive = real
     # Each round settles at least one more box of each ranking, so this ends at the greedy answer.
     while True:
-        again = real & ~(beats & alive[:, :, None]).any(axis=1)
-        if np.array_equal(again, alive):
-            break
+        again = real & ~(beats & alive[..., None]).any(axis=-2)
+        if (again == alive).all():
+            return alive
         alive = again
-    kept[places[real]] = alive[real]
