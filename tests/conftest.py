@@ -12,9 +12,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # Before a library reads it: threads of workers that share the cores only wait for each other.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Before a library reads it: threads wait long for each other where cores are shared, and gain
+# nothing in networks as small as those of the tests.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

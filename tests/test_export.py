@@ -30,7 +30,7 @@ class TwoHeads(nn.Module):  # type: ignore[misc]
 
     def forward(self, planes: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
         grid = torch.arange(0, 12, dtype=torch.float32).reshape(3, 4).sum(0).mean()
-        x = self.body(planes.float() / 255) * gain[:, :, None, None]
+        x = self.body(planes.to(gain.dtype) / 255) * gain[:, :, None, None]
         return self.head(x.mean((2, 3))), x.flatten(1) + grid
 
 

@@ -39,7 +39,7 @@ THRESHOLDS = {
     "maskrcnn": (0.05, 0.5),
 }
 SPREADS = {
-    "ssdlite320": 0.6,
+    "ssdlite320": 0.8,
     "ssd300": 1.5,
     "retinanet": 1,
     "fcos": 1,
