@@ -116,6 +116,7 @@ def test_the_learned_codec_is_tried_again_later(tmp_path: Path, model: str) -> N
 
 
 def test_a_full_disk_is_told_and_what_was_written_plays(small_disk: Path, model: str) -> None:
+    (small_disk / "ballast").write_bytes(bytes(2_000_000))  # what is left fills up in a few frames
     path = small_disk / "a.lvc"
     file = LvcFile(path, options(model, quality=63), width=640, height=360)
     noise = np.random.default_rng(1)
