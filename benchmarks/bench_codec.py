@@ -141,9 +141,7 @@ def speed_gates(results: dict[str, Any]) -> list[report.Gate]:
 def drift_gates(rows: list[dict[str, Any]]) -> list[report.Gate]:
     """Between machines of float32, and where one of the two is shorter."""
     exact = max(row["drift_db"] for row in rows if row["exact"])
-    short = None  # elsewhere OpenVINO computes in float32 when it is asked for bfloat16
-    if drift.computes_bfloat16():
-        short = max(row["drift_db"] for row in rows if not row["exact"])
+    short = max(row["drift_db"] for row in rows if not row["exact"])
     different = sum(row["frames_of_other_symbols"] for row in rows)
     return [
         report.Gate("frames whose symbols differ between engines", different, 0, 0),

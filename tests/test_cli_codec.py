@@ -92,7 +92,7 @@ def test_what_is_no_recording_is_refused(
         "other.lvc": (b"RIFF....AVI ", "not an .lvc file"),
         "newer.lvc": (
             recording.read_bytes()[:8] + b"\x09" + recording.read_bytes()[9:],
-            "version must be 2, got 9; update this program",
+            "version must be 3, got 9; update this program",
         ),
         "cut.lvc": (recording.read_bytes()[:30], "the header is damaged or cut off"),
     }

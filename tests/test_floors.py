@@ -102,7 +102,7 @@ _OFFLINE = {
     "engines.classifiers": "describe evaluate export model pack train",
     "engines.cascade": "blocks dense evaluate examples export layers metrics model pack prior "
     "published region restore rule small train",
-    "engines.codec": "checkpoint costs dvc dvc_export evaluate export layers pack "
+    "engines.codec": "checkpoint costs dvc dvc_export evaluate export fit layers pack "
     "peers plot probes recipe restore rt shards share textures train train_dvc training transforms",
     "engines.detectors": "agreement calibrate evaluate examples export loss model pack restore "
     "torchvision_export train",

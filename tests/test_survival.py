@@ -189,9 +189,9 @@ def test_stops_within_the_ladder_when_a_stage_is_frozen(tmp_path, detector):
 
 
 @pytest.mark.slow
-def test_ten_cycles_leave_nothing_behind(tmp_path, detector):
+def test_twenty_cycles_leave_nothing_behind(tmp_path, detector):
     before = psutil.Process().num_fds()
-    for _ in range(10):
+    for _ in range(20):
         with start(tmp_path, detector) as run:
             run.wait_event("stream.up")
             children = run.children()

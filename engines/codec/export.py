@@ -1,6 +1,6 @@
 """Turn a trained `rt` checkpoint into the graphs and integer tables of a model; offline.
 
-    python -m engines.codec.export --run RUN --size nano --out MODEL
+    python -m engines.codec.export --run RUN --size nano --data SHARDS --out MODEL
 
 Weights are stored as float16 and cast where they are used: half the size, and every engine starts
 from the same numbers.
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from engines.codec.checkpoint import load_average
 from engines.codec.entropy import TOTAL
+from engines.codec.fit import Statistics, fit
 from engines.codec.layers import FactorizedDensity
 from engines.codec.model import ENTROPY_FILE
 from engines.codec.rt import (
@@ -33,12 +34,16 @@ from engines.codec.rt import (
     RtCodec,
     scale_of,
 )
-from engines.codec.scales import SCALE_LEVELS
+from engines.codec.scales import SCALE_LEVELS, Z_CONTEXTS
 from engines.codec.share import share_weights
 
 OPSET = 17
 TAIL = 2.0**-12
 """Probability of a symbol beyond its table, which is then written as an escape."""
+PRIOR = 200.0
+"""Symbols seen that weigh as much as the distribution that training assumed."""
+OF_A_KIND = ("index_bias", "odd_bias")
+"""Weights that intra frames have others of; all else serves both kinds."""
 FLOAT16_FROM = 256
 """Smaller tensors (biases) stay float32."""
 
@@ -157,8 +162,14 @@ def round_to_float16(codec: nn.Module) -> None:
             parameter.data = parameter.data.half().float()
 
 
-def export_integers(codec: RtCodec, folder: Path) -> None:
-    """Write entropy.npz: tables of y and z, and both integer paths."""
+def export_integers(codec: RtCodec, folder: Path, seen: Statistics | None = None) -> None:
+    """Write entropy.npz: tables of y and z, and both integer paths.
+
+    Args:
+        codec: trained.
+        folder: of the model.
+        seen: symbols that it coded; without them tables are those that training assumes.
+    """
     config = codec.config
     meta = {
         "name": config.name,
@@ -171,12 +182,18 @@ def export_integers(codec: RtCodec, folder: Path) -> None:
     arrays: dict[str, NDArray[np.generic]] = {
         "meta": np.frombuffer(json.dumps(meta).encode(), np.uint8)
     }
-    arrays |= packed_tables("y", [laplace_counts(level) for level in range(SCALE_LEVELS)])
-    for kind, name in ((INTRA, "intra"), (INTER, "inter")):
-        counts = density_counts(codec.frame.density[kind], config.hyper, Z_LIMIT)
-        arrays |= packed_tables(f"z_{name}", counts)
+    levels = range(SCALE_LEVELS)
+    arrays |= packed_tables(
+        "y", [laplace_counts(n, None if seen is None else seen.q[n]) for n in levels]
+    )
+    for kind, name, contexts in ((INTRA, "intra", 1), (INTER, "inter", Z_CONTEXTS)):
+        shares = density_shares(codec.frame.density[kind], config.hyper, Z_LIMIT)
+        shares = np.repeat(shares, contexts, 0)
+        if seen is not None:
+            shares = PRIOR * shares + seen.z[kind].reshape(shares.shape)
+        arrays |= packed_tables(f"z_{name}", [whole_counts(np.append(row, 0.0)) for row in shares])
         for weight, tensor in codec.frame.h_s_scales.integers(kind).items():
-            group = name if weight == "index_bias" else "scales"  # all else serves both kinds
+            group = name if weight in OF_A_KIND else "scales"
             arrays[f"{group}/{weight}"] = tensor.numpy()
     np.savez_compressed(folder / ENTROPY_FILE, **arrays)  # type: ignore[arg-type]
 
@@ -187,8 +204,13 @@ def packed_tables(name: str, tables: list[NDArray[np.uint32]]) -> dict[str, NDAr
     return {f"{name}/counts": np.concatenate(tables), f"{name}/start": start}
 
 
-def laplace_counts(level: int) -> NDArray[np.uint32]:
-    """Table of the Laplace distribution of one scale index."""
+def laplace_counts(level: int, seen: NDArray[np.int64] | None = None) -> NDArray[np.uint32]:
+    """Table of one scale index: the Laplace distribution, as far as nothing was seen of it.
+
+    Args:
+        level: the scale index.
+        seen: how often each symbol was coded with it, from the lowest to the highest one.
+    """
     if level == 0:
         return np.empty(0, np.uint32)  # see SymbolTables: exceptions only
     scale = float(scale_of(torch.tensor(float(level))))
@@ -196,20 +218,31 @@ def laplace_counts(level: int) -> NDArray[np.uint32]:
     edges = np.arange(-limit, limit + 2) - 0.5
     tail = 0.5 * np.exp(-np.abs(edges) / scale)
     cdf = np.where(edges <= 0, tail, 1 - tail)
-    return whole_counts(np.append(np.diff(cdf), 2 * tail[0]))
+    shares = np.append(np.diff(cdf), 2 * tail[0])
+    if seen is not None:
+        both = seen + seen[::-1]  # no sign is likelier
+        middle = len(both) // 2
+        inside = both[middle - limit : middle + limit + 1]
+        shares = 2 * PRIOR * shares + np.append(inside, both.sum() - inside.sum())
+    return whole_counts(shares)
+
+
+def density_shares(density: FactorizedDensity, channels: int, limit: int) -> NDArray[np.float64]:
+    """Probabilities of -limit..limit in each channel, what is beyond them added to the last."""
+    edges = torch.arange(-limit, limit + 2) - 0.5
+    with torch.no_grad():
+        cdf = torch.sigmoid(density.logits(edges.double().float().expand(channels, 1, -1)))
+    inner: NDArray[np.float64] = np.diff(cdf[:, 0].double().numpy())
+    inner[:, 0] += cdf[:, 0, 0].numpy()  # the encoder clamps z
+    inner[:, -1] += 1 - cdf[:, 0, -1].numpy()
+    return inner
 
 
 def density_counts(
     density: FactorizedDensity, channels: int, limit: int
 ) -> list[NDArray[np.uint32]]:
     """Tables of the learned distribution of each channel, clamped to -limit..limit."""
-    edges = torch.arange(-limit, limit + 2) - 0.5
-    with torch.no_grad():
-        cdf = torch.sigmoid(density.logits(edges.double().float().expand(channels, 1, -1)))
-    inner = np.diff(cdf[:, 0].double().numpy())
-    inner[:, 0] += cdf[:, 0, 0].numpy()  # the encoder clamps z
-    inner[:, -1] += 1 - cdf[:, 0, -1].numpy()
-    return [whole_counts(np.append(row, 0.0)) for row in inner]
+    return [whole_counts(np.append(p, 0.0)) for p in density_shares(density, channels, limit)]
 
 
 def whole_counts(probabilities: NDArray[np.float64]) -> NDArray[np.uint32]:
@@ -221,11 +254,11 @@ def whole_counts(probabilities: NDArray[np.float64]) -> NDArray[np.uint32]:
     return np.asarray(counts, np.uint32)
 
 
-def export_model(codec: RtCodec, folder: Path) -> None:
-    """Write a whole model folder."""
+def export_model(codec: RtCodec, folder: Path, seen: Statistics | None = None) -> None:
+    """Write a whole model folder; see export_integers."""
     folder.mkdir(parents=True, exist_ok=True)
     round_to_float16(codec)
-    export_integers(codec, folder)
+    export_integers(codec, folder, seen)
     export_graphs(codec, folder)
     share_weights(folder)
 
@@ -235,11 +268,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, required=True, help="folder of checkpoints")
     parser.add_argument("--size", choices=("nano", "small"), default="nano")
+    parser.add_argument("--data", type=Path, required=True, help="shards that integers are fit to")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     codec = RtCodec(CONFIGS[f"rt-{options.size}"])
     step = load_average(options.run, codec)
-    export_model(codec, options.out)
+    round_to_float16(codec)
+    export_model(codec, options.out, fit(codec, options.data))
     size = sum(f.stat().st_size for f in options.out.iterdir())
     print(f"{options.out}: step {step}, {size / 1e6:.2f} MB")
 

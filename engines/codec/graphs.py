@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,16 @@ from engines.errors import EngineUnavailable
 from engines.load import DEVICES, choose_library, load_engine
 
 Shapes = dict[str, tuple[int, ...]]
+
+
+class Networks(Protocol):
+    """Runs the networks of a codec by the names of their graphs."""
+
+    def run(self, name: str, inputs: Mapping[str, Array]) -> dict[str, NDArray[np.float32]]:
+        """Outputs by name."""
+
+    def close(self) -> None:
+        """Let go of what is loaded."""
 
 
 class Graphs:

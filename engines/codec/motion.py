@@ -6,8 +6,8 @@ result is transmitted.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from engines.codec.base import U8, Picture, Planes420
 
 I32 = NDArray[np.int32]
+Indices = NDArray[np.intp]
 F32 = NDArray[np.float32]
-ScalarT = TypeVar("ScalarT", bound=np.generic)
+Part = tuple[slice, slice]
 
 BLOCK = 16
 UNITS = 4
@@ -26,13 +27,30 @@ FARTHEST = 128 * UNITS
 """Either way; a decoder clamps to it what damage made larger."""
 SAMPLED = 4
 """Each fourth row and column of the dense flow votes for the vector of its block."""
-ROW_STEP = 2
-"""Each second row of a block is compared."""
 SEARCHED = 1 << 19
 """Samples; larger pictures are searched at a half or a quarter of their size."""
 COARSEST = 4
-PRICE = 12.0
+RADII = (2, 1)
+"""Quarters of a sample that vectors are tried beside those of the neighbours."""
+PRICE = 20.0
 """Sums of absolute differences that one bit of a vector must save."""
+FILTERS = np.array(
+    [
+        (0, 0, 0, 64, 0, 0, 0, 0),
+        (-1, 4, -10, 58, 17, -5, 1, 0),
+        (-1, 4, -11, 40, 40, -11, 4, -1),
+        (0, 1, -5, 17, 58, -10, 4, -1),
+    ],
+    np.float32,
+)
+FILTERS /= 64
+"""Of HEVC: a sample and its quarters, from BEFORE samples before it on. Their sums are exact."""
+TAPS, BEFORE = 8, 3
+TILES_AT_ONCE = 256
+"""Few enough to stay in the cache."""
+BLEND = (10, 9, 8, 6, 5, 4, 2, 1)
+"""In 1/32, from a border to the middle: what the vector of the block beyond it says."""
+BLEND_UNIT = 32
 NEIGHBOURS = ((0, 1), (0, -1), (1, 0), (-1, 0))
 
 
@@ -53,11 +71,11 @@ def find_motion(now: U8, before: U8) -> I32:
         now, before = (cv2.resize(p, size, interpolation=cv2.INTER_AREA) for p in (now, before))
     search = _Search(now, before, BLOCK // scale)
     search.offer(np.zeros_like(search.vectors))
-    for _ in range(2):
+    for radius in RADII:
         for down, right in NEIGHBOURS:
             search.offer(search.neighbours(down, right))
         for down, right in NEIGHBOURS:
-            search.offer(search.vectors + np.array((right, down), np.int32) * scale)
+            search.offer(search.vectors + np.array((right, down), np.int32) * scale * radius)
     return search.vectors
 
 
@@ -72,22 +90,33 @@ class _Search:
     """The best vectors so far, by the differences that they leave and the bits that they take."""
 
     def __init__(self, now: U8, before: U8, block: int) -> None:
-        self._now, self._before, self._block = now[::ROW_STEP], before, block
+        self._block, self._units = block, UNITS * BLOCK // block
+        self._before = _Source(before, block)
         height, width = now.shape
-        blocks = dense_flow(now, before).reshape(height // block, block, width // block, block, 2)
-        votes = blocks[:, SAMPLED // 2 :: SAMPLED, :, SAMPLED // 2 :: SAMPLED]
-        middle = np.median(votes, axis=(1, 3)) * (UNITS * BLOCK // block)
+        shape = height // block, block, width // block, block
+        self._now = np.ascontiguousarray(now.reshape(shape).transpose(0, 2, 1, 3))
+        flow = dense_flow(now, before).reshape(*shape, 2)
+        votes = flow[:, SAMPLED // 2 :: SAMPLED, :, SAMPLED // 2 :: SAMPLED]
+        middle = np.median(votes, axis=(1, 3)) * self._units
         self._take(np.rint(middle).clip(-FARTHEST, FARTHEST).astype(np.int32))
-        self._differences = self._left_by(self.vectors)
+        everywhere = np.indices(self.vectors.shape[:2]).reshape(2, -1)
+        differences = self._left_by(self.vectors, *everywhere)
+        self._differences = differences.reshape(self.vectors.shape[:2])
 
     def offer(self, vectors: I32) -> None:
         """Take each of these vectors that is better than the one there."""
         vectors = vectors.clip(-FARTHEST, FARTHEST)
-        differences = self._left_by(vectors)
-        price = PRICE * (self._bits(vectors) - self._bits(self.vectors))
-        better = self._differences - differences > price
-        self._take(np.where(better[..., None], vectors, self.vectors))
-        self._differences = np.where(better, differences, self._differences)
+        y, x = np.nonzero((vectors != self.vectors).any(-1))
+        if not len(y):
+            return
+        differences = self._left_by(vectors, y, x)
+        price = PRICE * (self._bits(vectors) - self._bits(self.vectors))[y, x]
+        better = self._differences[y, x] - differences > price
+        y, x = y[better], x[better]
+        self._differences[y, x] = differences[better]
+        taken = self.vectors.copy()
+        taken[y, x] = vectors[y, x]
+        self._take(taken)
 
     def neighbours(self, down: int, right: int) -> I32:
         """The vector beside each block; at the border that of the block itself."""
@@ -98,12 +127,12 @@ class _Search:
         self.vectors = vectors
         self._wide = np.pad(vectors, ((1, 1), (1, 1), (0, 0)), mode="edge")
 
-    def _left_by(self, vectors: I32) -> F32:
-        """Sum of absolute differences in each block, by some of its rows."""
-        rows, columns = vectors.shape[:2]
-        left = cv2.absdiff(self._now, displaced(self._before, vectors, self._block, ROW_STEP))
-        means = cv2.resize(left.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)
-        return np.asarray(means * BLOCK**2, np.float32)
+    def _left_by(self, vectors: I32, y: Indices, x: Indices) -> F32:
+        """Sum of absolute differences in each of these blocks."""
+        moved = self._before.tiles(vectors[y, x] * UNITS // self._units, y, x)
+        left = cv2.absdiff(self._now[y, x], moved).reshape(len(y), -1)
+        sums = cv2.reduce(left, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32F)[:, 0]
+        return np.asarray(sums * (BLOCK // self._block) ** 2, np.float32)
 
     def _bits(self, vectors: I32) -> F32:
         """About what each vector takes between its left and its right neighbour."""
@@ -113,50 +142,94 @@ class _Search:
 
 
 def move(picture: Planes420, vectors: I32) -> Picture:
-    """A picture with each block taken from where its vector points.
+    """A picture with each block taken from where its vector points; luma goes over into the next.
 
     Args:
         picture: planes whose luma sides are multiples of 16.
         vectors: (H / 16, W / 16, 2), as find_motion gives them.
     """
-    half = BLOCK // 2
     return Picture(
-        displaced(picture.y, vectors, BLOCK),
-        displaced(picture.u, vectors, half),
-        displaced(picture.v, vectors, half),
+        _moved(picture.y, vectors, BLOCK, NEIGHBOURS),
+        _moved(picture.u, vectors >> 1, BLOCK // 2, ()),
+        _moved(picture.v, vectors >> 1, BLOCK // 2, ()),
     )
 
 
-def displaced(plane: U8, vectors: I32, block: int, step: int = 1) -> U8:
-    """A plane with each block of this side moved; bilinear, its edges repeated.
+def _moved(plane: U8, vectors: I32, block: int, blended: Sequence[tuple[int, int]]) -> U8:
+    """A plane with its blocks moved.
 
     Args:
         plane: (H, W).
-        vectors: (H / block, W / block, 2) in quarters of a luma sample.
-        block: 16 for luma, 8 for chroma, and as much less as the plane is smaller.
-        step: 2 gives each second row alone.
+        vectors: (H / block, W / block, 2) in quarters of a sample of this plane.
+        block: side of a block.
+        blended: rows and columns to the neighbours whose vectors have a say near them.
     """
-    units = UNITS * BLOCK // block
-    whole, part = np.divmod(vectors, units)
-    steps = part * (cv2.INTER_TAB_SIZE // units)
-    fractions = (steps[..., 1] * cv2.INTER_TAB_SIZE + steps[..., 0]).astype(np.uint16)
-    shape = block // step, block
-    places = _spread(whole.astype(np.int16), *shape) + _grid(*plane.shape)[::step]
-    moved = cv2.remap(
-        plane,
-        places,
-        _spread(fractions, *shape),
-        cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    return np.asarray(moved, np.uint8)
+    rows, columns = vectors.shape[:2]
+    wide = np.pad(vectors, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    beside = [wide[1 + d : 1 + d + rows, 1 + r : 1 + r + columns] for d, r in blended]
+    moved: U8 = plane.copy()
+    tiles = moved.reshape(rows, block, columns, block).transpose(0, 2, 1, 3)
+    source = _Source(plane, block)
+    y, x = np.nonzero(vectors.any(-1))
+    tiles[y, x] = source.tiles(vectors[y, x], y, x)
+    if blended:
+        own = np.ascontiguousarray(tiles)
+        change = np.zeros(own.shape, np.int16)
+        for direction, theirs in zip(blended, beside, strict=True):
+            y, x = np.nonzero((theirs != vectors).any(-1))
+            half, weights = _blend(*direction)
+            other, near = source.tiles(theirs[y, x], y, x, half), (y, x, *half)
+            change[near] += weights * np.subtract(other, own[near], dtype=np.int16)
+        tiles += ((change + BLEND_UNIT // 2) // BLEND_UNIT).astype(np.uint8)  # modulo 256
+    return moved
 
 
-def _spread(values: NDArray[ScalarT], rows: int, columns: int) -> NDArray[ScalarT]:
-    return values.repeat(rows, 0).repeat(columns, 1)
+@lru_cache(maxsize=4)
+def _blend(down: int, right: int) -> tuple[Part, NDArray[np.int16]]:
+    """The half of a block towards the one that far down or right, and what that one says there."""
+    near, weights = slice(0, BLOCK // 2), np.array(BLEND, np.int16)
+    if down + right > 0:
+        near, weights = slice(BLOCK // 2, BLOCK), weights[::-1]
+    if down:
+        return (near, slice(0, BLOCK)), weights[:, None]
+    return (slice(0, BLOCK), near), weights
+
+
+class _Source:
+    """A plane that blocks are taken from, between its samples and beyond its edges too."""
+
+    def __init__(self, plane: U8, block: int) -> None:
+        self._edge = edge = block + 2 * TAPS
+        self._wide = cv2.copyMakeBorder(plane, edge, edge, edge, edge, cv2.BORDER_REPLICATE)
+        self._block, (self._height, self._width) = block, plane.shape
+        self._whole = slice(0, block), slice(0, block)
+
+    def tiles(self, vectors: I32, rows: Indices, columns: Indices, part: Part | None = None) -> U8:
+        """N blocks, or a part of each, moved by vectors (N, 2): (N, height, width)."""
+        part = part or self._whole
+        height, width = (axis.stop - axis.start for axis in part)
+        whole, quarters = np.divmod(vectors, UNITS)
+        shift = self._edge - BEFORE
+        y = (rows * self._block + whole[:, 1]).clip(TAPS - self._edge, self._height + TAPS)
+        x = (columns * self._block + whole[:, 0]).clip(TAPS - self._edge, self._width + TAPS)
+        y, x = y + (shift + part[0].start), x + (shift + part[1].start)
+        windows = np.lib.stride_tricks.sliding_window_view(
+            self._wide, (height + TAPS - 1, width + TAPS - 1)
+        )
+        down, across = _bands(height), _bands(width, turned=True)
+        tiles = np.empty((len(y), height, width), np.uint8)
+        for first in range(0, len(y), TILES_AT_ONCE):
+            now = slice(first, first + TILES_AT_ONCE)
+            window = windows[y[now], x[now]].astype(np.float32)
+            exact = down[quarters[now, 1]] @ (window @ across[quarters[now, 0]])
+            tiles[now] = np.rint(exact, out=exact).clip(0, 255, out=exact)
+        return tiles
 
 
 @lru_cache(maxsize=8)
-def _grid(height: int, width: int) -> NDArray[np.int16]:
-    """x and y of each sample: (H, W, 2)."""
-    return np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.int16)
+def _bands(count: int, *, turned: bool = False) -> F32:
+    """FILTERS as matrices that make `count` samples of TAPS - 1 more: (4, count, count + 7)."""
+    bands = np.zeros((UNITS, count, count + TAPS - 1), np.float32)
+    for sample in range(count):
+        bands[:, sample, sample : sample + TAPS] = FILTERS
+    return np.ascontiguousarray(bands.transpose(0, 2, 1)) if turned else bands

@@ -15,7 +15,7 @@ from engines.codec.errors import BitstreamError
 from engines.codec.varint import VarintReader, append_signed, append_varint
 
 MAGIC = b"\x89LVC\r\n\x1a\n"
-VERSION = 2
+VERSION = 3
 MARKER = b"\xa5\x4c"
 CRC_BYTES = 4
 MAX_SIDE_PX = 16384

@@ -49,7 +49,8 @@ def restore(codec: RtCodec, folder: Path) -> None:
             )
         parameter.data.copy_(torch.from_numpy(found))
     for kind, density in zip(("intra", "inter"), codec.frame.density, strict=True):
-        fit(density, integers[f"z_{kind}/counts"].reshape(codec.config.hyper, -1)[:, :-1])
+        counts = integers[f"z_{kind}/counts"].reshape(codec.config.hyper, -1, 2 * Z_LIMIT + 2)
+        fit(density, counts[:, counts.shape[1] // 2, :-1])  # after a zero, or after anything
 
 
 def _weights(folder: Path) -> dict[str, NDArray[np.float32]]:
@@ -70,10 +71,12 @@ def _scales(
     knots = np.linspace(0, QUALITIES - 1, codec.config.knots).round().astype(int)
     found = {
         name: integers[f"scales/{name}"]
-        for name in ("from_z", "from_magnitudes", "hidden_bias", "to_index")
+        for name in ("from_z", "from_magnitudes", "from_even", "hidden_bias", "to_index")
     }
-    for kind, name in enumerate(("intra", "inter")):
+    kinds = ("intra", "inter")
+    for kind, name in enumerate(kinds):
         found[f"index_bias.{kind}.log_gains"] = integers[f"{name}/index_bias"][knots]
+    found["odd_bias"] = np.stack([integers[f"{name}/odd_bias"] for name in kinds])
     return {
         f"frame.h_s_scales.{name}": np.asarray(values / FIXED_POINT, np.float32)
         for name, values in found.items()

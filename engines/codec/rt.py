@@ -76,7 +76,7 @@ class RtConfig:
 NANO = RtConfig(
     name="rt-nano",
     channels=128,
-    latents=192,
+    latents=288,
     hyper=32,
     prior=96,
     analysis_blocks=2,
@@ -86,8 +86,8 @@ NANO = RtConfig(
 )
 SMALL = RtConfig(
     name="rt-small",
-    channels=144,
-    latents=192,
+    channels=128,
+    latents=288,
     hyper=32,
     prior=96,
     analysis_blocks=3,
@@ -157,9 +157,12 @@ class FrameResult:
 class IntegerHyper(nn.Module):  # type: ignore[misc]
     """h_s for scales: integers in, scale indices out, in arithmetic that has no rounding errors.
 
-    z ──────────── 1x1 ─ shuffle x4 ┐
+    z ─────────── 1x1 ─ shuffle x4 ─┐
     |q| before ─┬─ 1x1 ─────────────┤
                 └─ sum3x3 ─ 1x1 ────┴─ + ─ >>6 ─ clamp 0..255 ─ 1x1 + bias[quality] ─ >>6 ─> index
+
+    Symbols whose channel, row and column sum to an even number are coded first. The indices of the
+    others are computed in the same way, with one more pair of 1x1 of the even |q| around them.
 
     Weights are multiples of 1/64 (integers in the model file). All sums stay below 2^24, so that
     float32 holds them exactly here as int32 does in entropy.py.
@@ -170,12 +173,14 @@ class IntegerHyper(nn.Module):  # type: ignore[misc]
         self.hidden = config.hidden
         self.from_z = nn.Parameter(torch.randn(config.hidden * 16, config.hyper) * 0.5)
         self.from_magnitudes = nn.Parameter(torch.randn(config.hidden, 2 * config.latents) * 0.2)
+        self.from_even = nn.Parameter(torch.zeros(config.hidden, 2 * config.latents))
         self.hidden_bias = nn.Parameter(torch.full((config.hidden,), 8.0))
         self.to_index = nn.Parameter(torch.randn(config.latents, config.hidden) * 0.02)
         self.index_bias = nn.ModuleList(
             QualityBank(QUALITIES, config.latents, knots=config.knots, low=12.0, high=36.0)
             for _ in KINDS
         )
+        self.odd_bias = nn.Parameter(torch.zeros(len(KINDS), config.latents))
 
     def start_at(self, kind: int, scales: Tensor) -> None:
         """Let the bias alone give these scales (qualities, latents), at the knots."""
@@ -188,9 +193,11 @@ class IntegerHyper(nn.Module):  # type: ignore[misc]
         """All weights of a kind of frame times 64, rounded: what the model file holds."""
         tensors = {
             "from_z": self.from_z,
+            "from_even": self.from_even,
             "hidden_bias": self.hidden_bias,
             "to_index": self.to_index,
             "index_bias": self.index_bias[kind].table(),
+            "odd_bias": self.odd_bias[kind],
         }
         if kind == INTER:
             tensors["from_magnitudes"] = self.from_magnitudes
@@ -198,33 +205,59 @@ class IntegerHyper(nn.Module):  # type: ignore[misc]
             k: torch.round(t.detach() * FIXED_POINT).to(torch.int32) for k, t in tensors.items()
         }
 
-    def forward(self, z: Tensor, magnitudes: Tensor | None, quality: Tensor) -> Tensor:
+    def forward(self, z: Tensor, magnitudes: Tensor | None, quality: Tensor, q: Tensor) -> Tensor:
         """Scale indices (B, latents, H/16, W/16), integers with a straight-through gradient.
 
         Args:
             z: (B, hyper, H/64, W/64) integers.
             magnitudes: of the last symbols; None for an intra frame.
             quality: (B,) or (B, H/16, W/16).
+            q: (B, latents, H/16, W/16) the symbols; only the even ones are looked at.
         """
-
-        def fixed(w: Tensor) -> Tensor:
-            return ste_round(w * FIXED_POINT) / FIXED_POINT
-
-        h = F.pixel_shuffle(F.conv2d(z, fixed(self.from_z)[:, :, None, None]), 4)
-        if magnitudes is not None:
-            around = F.avg_pool2d(magnitudes, 3, 1, 1, divisor_override=1)
-            both = torch.cat((magnitudes, around), 1)
-            h = h + F.conv2d(both, fixed(self.from_magnitudes)[:, :, None, None])
-        h = ste_floor(h + fixed(self.hidden_bias)[:, None, None] + 0.5).clamp(0, HIDDEN_LIMIT)
         kind = INTRA if magnitudes is None else INTER
-        bias = spread(fixed(self.index_bias[kind].table()), quality)
-        index = F.conv2d(h, fixed(self.to_index)[:, :, None, None]) + bias
-        return ste_floor(index + 0.5).clamp(0, SCALE_LEVELS - 1)
+        h = F.pixel_shuffle(_pointwise(z, self.from_z), 4)
+        h = h + _fixed(self.hidden_bias)[:, None, None]
+        if magnitudes is not None:
+            h = h + _pointwise(with_sums(magnitudes), self.from_magnitudes)
+        bias = spread(_fixed(self.index_bias[kind].table()), quality)
+        even = are_even(q)
+        seen = magnitudes_of(q) * even
+        h_odd = h + _pointwise(with_sums(seen), self.from_even)
+        bias_odd = bias + _fixed(self.odd_bias[kind])[:, None, None]
+        return torch.where(even, self._index(h, bias), self._index(h_odd, bias_odd))
+
+    def _index(self, h: Tensor, bias: Tensor) -> Tensor:
+        h = ste_floor(h + 0.5).clamp(0, HIDDEN_LIMIT)
+        return ste_floor(_pointwise(h, self.to_index) + bias + 0.5).clamp(0, SCALE_LEVELS - 1)
 
     def macs_at_z(self) -> int:
         """Multiplications for one position of z (64x64 pixels)."""
-        each = int(self.to_index.numel()) + int(self.from_magnitudes.numel())
-        return int(self.from_z.numel()) + 16 * each
+        each = (self.from_magnitudes, self.from_even, self.to_index, self.to_index)
+        return int(self.from_z.numel()) + 16 * sum(int(weight.numel()) for weight in each)
+
+
+def _fixed(weight: Tensor) -> Tensor:
+    return ste_round(weight * FIXED_POINT) / FIXED_POINT
+
+
+def _pointwise(x: Tensor, weight: Tensor) -> Tensor:
+    return F.conv2d(x, _fixed(weight)[:, :, None, None])
+
+
+def with_sums(magnitudes: Tensor) -> Tensor:
+    """Each channel, and then its sums over 3x3."""
+    return torch.cat((magnitudes, F.avg_pool2d(magnitudes, 3, 1, 1, divisor_override=1)), 1)
+
+
+def magnitudes_of(q: Tensor) -> Tensor:
+    """What is remembered of symbols: 0..15, without a gradient."""
+    return q.detach().abs().clamp_max(MAGNITUDE_LIMIT)
+
+
+def are_even(q: Tensor) -> Tensor:
+    """True (channels, rows, columns) where these sum to an even number."""
+    channel, row, column = (torch.arange(size, device=q.device) for size in q.shape[1:])
+    return (channel[:, None, None] + row[:, None] + column) % 2 == 0
 
 
 class FrameCodec(nn.Module):  # type: ignore[misc]
@@ -379,7 +412,7 @@ class FrameCodec(nn.Module):  # type: ignore[misc]
         residual = torch.cat((residual_a, residual_b), 1)
         q = ste_round(residual)
         with torch.autocast(blocks.device.type, enabled=False):
-            index = self.h_s_scales(z_hat, magnitudes, quality)
+            index = self.h_s_scales(z_hat, magnitudes, quality, q)
             rate_q, rate_z = (
                 (residual + uniform_noise_like(residual), z + uniform_noise_like(z))
                 if self.training
@@ -485,7 +518,7 @@ class RtCodec(nn.Module):  # type: ignore[misc]
             picture, memory, q, z, index, bits = self.inter_tensors(
                 blocks, state.memory, change, state.magnitudes, quality
             )
-            magnitudes = q.detach().abs().clamp_max(MAGNITUDE_LIMIT)
+            magnitudes = magnitudes_of(q)
         return FrameResult(picture, State(memory, magnitudes), q, z, index, bits)
 
     def params(self) -> int:

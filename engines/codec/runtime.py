@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from engines.base import Array
 from engines.codec.base import U8, Codec, Pack, Picture, Planes420, check_quality
 from engines.codec.entropy import FrameReader, FrameWriter
-from engines.codec.graphs import Graphs, channel_index
+from engines.codec.graphs import Graphs, Networks, channel_index
 from engines.codec.model import ModelFile
 from engines.codec.motion import find_motion, move
-from engines.codec.scales import MAGNITUDE_LIMIT, IntegerScales
+from engines.codec.scales import MAGNITUDE_LIMIT, Z_CONTEXTS, IntegerScales, are_even
 from engines.codec.schedule import is_refresh
 from engines.codec.vectors import read_vectors, write_vectors
 
@@ -38,6 +38,8 @@ class RtState:
     """(1, channels, h/8, w/8) of the padded size; may differ a little between machines."""
     magnitudes: I32 | None
     """(latents, h/16, w/16) of the last symbols, 0..15, None after an intra frame."""
+    z: I32 | None
+    """(hyper, h/64, w/64) of the last frame, None after an intra frame."""
     vectors: I32
     """(h/16, w/16, 2) motion since the frame before, in quarters of a sample; zero if intra."""
     position: int
@@ -77,6 +79,7 @@ class RtRuntime(Codec[RtState]):
         threads: int = 1,
         precision: str | None = None,
         refresh_period: int = 32,
+        graphs: Networks | None = None,
     ) -> None:
         """Read a model folder; graphs are loaded when they are first needed.
 
@@ -85,12 +88,15 @@ class RtRuntime(Codec[RtState]):
             device, threads, precision: see engines.load.load_engine.
             refresh_period: frames between two rebuildings of the memory from the decoded picture,
                 counted from the intra frame; 0 for never. Both sides need the same.
+            graphs: runs the networks in place of an engine.
 
         Raises:
             ModelError: a file of the model is missing or damaged.
         """
         self._file = ModelFile.read(folder, decodes=DECODER_FILES)
-        self._graphs = Graphs(Path(folder), device=device, threads=threads, precision=precision)
+        self._graphs: Networks = graphs or Graphs(
+            Path(folder), device=device, threads=threads, precision=precision
+        )
         self.name = self._file.name
         self.model_hash = self._file.model_hash
         self.refresh_period = refresh_period
@@ -142,8 +148,13 @@ class RtRuntime(Codec[RtState]):
             writer.write(change, np.zeros(change.shape, np.uint8), self._y_tables)
             if state is not None:
                 write_vectors(writer, vectors, state.vectors, self._y_tables)
-            writer.write(z, channel_index(z.shape), self._z_tables[kind])
-            writer.write(q, self._index(kind, z, state, qualities), self._y_tables)
+            writer.write(z, _z_index(z.shape, state), self._z_tables[kind])
+            scales = self._scales[kind]
+            sums = scales.sums(z, state.magnitudes if state else None)
+            even = are_even(q.shape)
+            writer.write(q[even], scales.even(sums, qualities)[even], self._y_tables)
+            index = scales.odd(sums, qualities, _magnitudes(q * even))
+            writer.write(q[~even], index[~even], self._y_tables)
             return writer.finish()
 
         symbols = Symbols(q, z, added, vectors)
@@ -189,14 +200,17 @@ class RtRuntime(Codec[RtState]):
             added += state.emphasis
             vectors = read_vectors(reader, state.vectors, self._y_tables, where=where)
         z_shape = (self._file.meta["hyper"], rows, columns)
-        z = reader.read(channel_index(z_shape), self._z_tables[kind])
+        z = reader.read(_z_index(z_shape, state), self._z_tables[kind])
         limit = self._file.meta["z_limit"]
         np.clip(z, -limit, limit, out=z)
-        index = self._index(kind, z, state, self._qualities(quality, added))
-        return Symbols(reader.read(index, self._y_tables), z, added, vectors)
-
-    def _index(self, kind: str, z: I32, state: RtState | None, quality: I32) -> NDArray[np.uint8]:
-        return self._scales[kind].indices(z, state.magnitudes if state else None, quality)
+        scales, qualities = self._scales[kind], self._qualities(quality, added)
+        sums = scales.sums(z, state.magnitudes if state else None)
+        q = np.zeros((self._file.meta["latents"], *added.shape), np.int32)
+        even = are_even(q.shape)
+        q[even] = reader.read(scales.even(sums, qualities)[even], self._y_tables)
+        index = scales.odd(sums, qualities, _magnitudes(q))
+        q[~even] = reader.read(index[~even], self._y_tables)
+        return Symbols(q, z, added, vectors)
 
     def _qualities(self, quality: int, added: I32) -> I32:
         """(h/16, w/16) quality of each block."""
@@ -228,7 +242,8 @@ def _next_state(
 ) -> RtState:
     return RtState(
         memory=out["next_memory"],
-        magnitudes=None if before is None else np.minimum(np.abs(symbols.q), MAGNITUDE_LIMIT),
+        magnitudes=None if before is None else _magnitudes(symbols.q),
+        z=None if before is None else symbols.z,
         vectors=symbols.vectors,
         position=0 if before is None else before.position + 1,
         emphasis=symbols.emphasis,
@@ -236,6 +251,20 @@ def _next_state(
         decoded=_picture_of(out["decoded"][0]),
         source=source,
     )
+
+
+def _magnitudes(q: I32) -> I32:
+    return np.minimum(np.abs(q), MAGNITUDE_LIMIT)
+
+
+def _z_index(shape: tuple[int, ...], before: RtState | None) -> NDArray[np.uint8]:
+    """Table of each symbol of z: one of its channel, between frames by what it was before."""
+    index = channel_index(shape)
+    if before is None:
+        return index
+    last = np.zeros(shape, np.int32) if before.z is None else before.z
+    reach = Z_CONTEXTS // 2
+    return np.asarray(Z_CONTEXTS * index + last.clip(-reach, reach) + reach, np.uint8)
 
 
 def _is_repetition(source: Picture, quality: int, emphasis: I32, state: RtState) -> bool:

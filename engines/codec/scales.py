@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,8 @@ FRACTION_BITS = 6
 HIDDEN_LIMIT = 255
 MAGNITUDE_LIMIT = 15
 NEIGHBOURS = 9
+Z_CONTEXTS = 5
+"""Tables of a channel of z between frames, by its symbol before: -2 or less to 2 or more."""
 EXACT_LIMIT = 1 << 24
 SCALE_LOW, SCALE_HIGH, SCALE_LEVELS = 0.04, 64.0, 64
 LEVEL_STEP = math.log(SCALE_HIGH / SCALE_LOW) / (SCALE_LEVELS - 1)
@@ -42,12 +45,16 @@ class IntegerScales:
     """(hidden * 16, hyper)."""
     from_magnitudes: F32 | None
     """(hidden, 2 * latents) for the last symbols and their 3x3 sums; None for intra frames."""
+    from_even: F32
+    """The same for the even symbols of this frame; looked at for the odd ones."""
     hidden_bias: F32
     """(hidden,)."""
     to_index: F32
     """(latents, hidden)."""
     index_bias: F32
     """(qualities, latents)."""
+    odd_bias: F32
+    """(latents,) more, for odd symbols."""
     levels: int
 
     @classmethod
@@ -59,47 +66,76 @@ class IntegerScales:
         Raises:
             ModelError: an array is missing, or could sum to more than float32 holds exactly.
         """
-        for name in ("from_z", "hidden_bias", "to_index", "index_bias"):
+        for name in ("from_z", "from_even", "hidden_bias", "to_index", "index_bias", "odd_bias"):
             if name not in arrays:
                 raise ModelError(f"{where}: the array {name} is missing; export the model again")
         weights = {name: array.astype(np.float64) for name, array in arrays.items()}
-        magnitudes = weights.get("from_magnitudes")
         hidden = np.abs(weights["from_z"]).sum(1).max() * z_limit
-        if magnitudes is not None:
-            own, around = np.split(np.abs(magnitudes), 2, axis=1)
-            hidden += ((own + NEIGHBOURS * around) * MAGNITUDE_LIMIT).sum(1).max()
+        for name in ("from_magnitudes", "from_even"):
+            if name in weights:
+                own, around = np.split(np.abs(weights[name]), 2, axis=1)
+                hidden += ((own + NEIGHBOURS * around) * MAGNITUDE_LIMIT).sum(1).max()
         hidden += np.abs(weights["hidden_bias"]).max() + (1 << FRACTION_BITS)
         index = np.abs(weights["to_index"]).sum(1).max() * HIDDEN_LIMIT
-        index += np.abs(weights["index_bias"]).max() + (1 << FRACTION_BITS)
+        index += np.abs(weights["index_bias"]).max() + np.abs(weights["odd_bias"]).max()
+        index += 1 << FRACTION_BITS
         if max(hidden, index) >= EXACT_LIMIT:
             raise ModelError(
                 f"{where}: sums of the integer path reach {max(hidden, index):.0f}, and must stay "
                 f"below {EXACT_LIMIT}; train with smaller weights"
             )
+        small = {name: array.astype(np.float32) for name, array in weights.items()}
         return cls(
-            weights["from_z"].astype(np.float32),
-            None if magnitudes is None else magnitudes.astype(np.float32),
-            weights["hidden_bias"].astype(np.float32),
-            weights["to_index"].astype(np.float32),
-            weights["index_bias"].astype(np.float32),
-            levels,
+            from_z=small["from_z"],
+            from_magnitudes=small.get("from_magnitudes"),
+            from_even=small["from_even"],
+            hidden_bias=small["hidden_bias"],
+            to_index=small["to_index"],
+            index_bias=small["index_bias"],
+            odd_bias=small["odd_bias"],
+            levels=levels,
         )
 
-    def indices(self, z: I32, magnitudes: I32 | None, quality: I32) -> NDArray[np.uint8]:
-        """Scale index of each symbol: (latents, 4h, 4w) for z (hyper, h, w), quality (4h, 4w)."""
+    def sums(self, z: I32, magnitudes: I32 | None) -> F32:
+        """What is known of a frame before its symbols: (hidden, positions) for z (hyper, h, w)."""
         hidden = len(self.hidden_bias)
         _, rows, columns = z.shape
         h = self.from_z @ z.reshape(len(z), -1).astype(np.float32)
         h = h.reshape(hidden, 4, 4, rows, columns).transpose(0, 3, 1, 4, 2)
-        h = h.reshape(hidden, 16 * rows * columns)
+        h = h.reshape(hidden, 16 * rows * columns) + self.hidden_bias[:, None]
         if self.from_magnitudes is not None and magnitudes is not None:
-            own = magnitudes.astype(np.float32)
-            both = np.concatenate((own, _sum3x3(own))).reshape(2 * len(own), -1)
-            h = h + self.from_magnitudes @ both
-        h = _shift(h + self.hidden_bias[:, None], HIDDEN_LIMIT)
-        index = self.to_index @ h + self.index_bias[quality.reshape(-1)].T
-        shape = (len(index), 4 * rows, 4 * columns)
+            h += self.from_magnitudes @ _with_sums(magnitudes)
+        return np.asarray(h, np.float32)
+
+    def even(self, sums: F32, quality: I32) -> NDArray[np.uint8]:
+        """Scale index of each symbol (latents, 4h, 4w), right for even ones; quality (4h, 4w)."""
+        return self._index(np.array(sums), self._bias(quality), quality)
+
+    def odd(self, sums: F32, quality: I32, magnitudes: I32) -> NDArray[np.uint8]:
+        """The same, right for odd symbols, by the magnitudes of even ones, zero at the others."""
+        h = sums + self.from_even @ _with_sums(magnitudes)
+        return self._index(h, self._bias(quality) + self.odd_bias[:, None], quality)
+
+    def _bias(self, quality: I32) -> F32:
+        return np.asarray(self.index_bias[quality.reshape(-1)].T, np.float32)
+
+    def _index(self, h: F32, bias: F32, quality: I32) -> NDArray[np.uint8]:
+        index = self.to_index @ _shift(h, HIDDEN_LIMIT) + bias
+        shape = (len(index), *quality.shape)
         return _shift(index, self.levels - 1).astype(np.uint8).reshape(shape)
+
+
+@lru_cache(maxsize=8)
+def are_even(shape: tuple[int, int, int]) -> NDArray[np.bool_]:
+    """True for symbols whose channel, row and column sum to an even number."""
+    even: NDArray[np.bool_] = np.indices(shape).sum(0) % 2 == 0
+    return even
+
+
+def _with_sums(magnitudes: I32) -> F32:
+    """Magnitudes (latents, rows, columns) and their 3x3 sums: (2 * latents, positions)."""
+    own = magnitudes.astype(np.float32)
+    return np.concatenate((own, _sum3x3(own))).reshape(2 * len(own), -1)
 
 
 def _shift(sums: F32, limit: int) -> F32:

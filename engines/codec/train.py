@@ -14,6 +14,8 @@ sees straight-through rounding.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -34,9 +36,9 @@ from engines.codec.rt import (
     RtCodec,
     blocks_to_planes,
     lagrangian,
+    magnitudes_of,
     planes_to_blocks,
 )
-from engines.codec.scales import MAGNITUDE_LIMIT
 from engines.codec.schedule import quality_offset
 from engines.codec.shards import Batch, Clip
 from engines.codec.training import (
@@ -45,6 +47,7 @@ from engines.codec.training import (
     compile_if,
     half_precision,
     make_parser,
+    planes_on,
     psnr_yuv_db,
     run,
     whole_clip,
@@ -54,6 +57,22 @@ REFRESH_PROBABILITY = 0.1
 MEMORY_NOISE = 0.01
 """Relative size of the noise that stands for the rounding errors of another machine."""
 HELD_QUALITIES = (4, 20, 36, 52)
+
+
+@dataclass(frozen=True, slots=True)
+class CodedFrame:
+    """What became of one picture of a batch of clips."""
+
+    picture: Tensor
+    """(B, 96, H/8, W/8) decoded."""
+    quality: Tensor
+    """(B, H/16, W/16)."""
+    q: Tensor
+    z: Tensor
+    magnitudes: Tensor | None
+    """Of the symbols before; None in an intra frame."""
+    bits: Tensor
+    """(B,), without those of vectors."""
 
 
 class Coder:
@@ -79,6 +98,49 @@ class Coder:
         with half_precision(self.device):
             return self.codec.refresh(memory)
 
+    def blocks(self, planes: Sequence[np.ndarray]) -> Tensor:
+        """Blocks of planes (B, 1, h, w)."""
+        blocks = planes_to_blocks(*planes_on(self.device, planes))
+        return blocks.contiguous(memory_format=torch.channels_last)
+
+    def change(self, picture: Tensor, vectors: np.ndarray) -> Tensor:
+        """What vectors (B, h/16, w/16, 2) do to decoded pictures, in blocks; has no gradient."""
+        before = tuple(
+            p.detach().round().clamp(0, 255).byte().cpu().numpy() for p in blocks_to_planes(picture)
+        )
+        moved = [move(Picture(*(p[i, 0] for p in before)), of) for i, of in enumerate(vectors)]
+        after = tuple(np.stack([getattr(m, name) for m in moved])[:, None] for name in "yuv")
+        return self.blocks(after) - self.blocks(before)
+
+    def frames(self, batch: Batch, base: Tensor) -> Iterator[CodedFrame]:
+        """Code a batch with its vectors as an encoder does, at qualities (B, h/16, w/16)."""
+        *planes, vectors = batch
+        picture = memory = magnitudes = None
+        for t in range(len(vectors)):
+            blocks = self.blocks([p[t] for p in planes])
+            quality = (base + quality_offset(t)).clamp(0, QUALITIES - 1)
+            seen: Tensor | None = magnitudes
+            if picture is None or memory is None:
+                picture, memory, q, z, _, bits = self.intra(blocks, quality)
+                magnitudes = torch.zeros_like(q)
+            else:
+                change = self.change(picture, vectors[t])
+                picture, memory, q, z, _, bits = self.inter(
+                    blocks, memory, change, magnitudes, quality
+                )
+                magnitudes = magnitudes_of(q)
+            yield CodedFrame(picture, quality, q, z, seen, bits)
+
+
+def with_vectors(batch: Batch) -> Batch:
+    """Add vectors (T, B, h/16, w/16, 2) since the frame before; zero in the first frame."""
+    luma = batch[0][:, :, 0]
+    frames, count, height, width = luma.shape
+    vectors = np.zeros((frames, count, height // BLOCK, width // BLOCK, 2), np.int32)
+    for t, i in np.ndindex(frames - 1, count):
+        vectors[t + 1, i] = find_motion(luma[t + 1, i], luma[t, i])
+    return (*batch, vectors)
+
 
 class RtTrainer(Trainer):
     """Trains one size of rt."""
@@ -90,27 +152,9 @@ class RtTrainer(Trainer):
         super().__init__(RtCodec(CONFIGS[f"rt-{options.size}"]), STAGES, options)
         self.coder = Coder(self.codec, self.device, compiled=self.compiled)
 
-    def blocks(self, planes: tuple[np.ndarray, ...]) -> Tensor:
-        """Blocks of planes (B, 1, h, w)."""
-        return planes_to_blocks(*self.planes(planes)).contiguous(memory_format=torch.channels_last)
-
     def prepare(self, batch: Batch) -> Batch:
-        """Add vectors (T, B, h/16, w/16, 2) since the frame before; zero in the first frame."""
-        luma = batch[0][:, :, 0]
-        frames, count, height, width = luma.shape
-        vectors = np.zeros((frames, count, height // BLOCK, width // BLOCK, 2), np.int32)
-        for t, i in np.ndindex(frames - 1, count):
-            vectors[t + 1, i] = find_motion(luma[t + 1, i], luma[t, i])
-        return (*batch, vectors)
-
-    def change(self, picture: Tensor, vectors: np.ndarray) -> Tensor:
-        """What vectors (B, h/16, w/16, 2) do to decoded pictures, in blocks; has no gradient."""
-        before = tuple(
-            p.detach().round().clamp(0, 255).byte().cpu().numpy() for p in blocks_to_planes(picture)
-        )
-        moved = [move(Picture(*(p[i, 0] for p in before)), of) for i, of in enumerate(vectors)]
-        after = tuple(np.stack([getattr(m, name) for m in moved])[:, None] for name in "yuv")
-        return self.blocks(after) - self.blocks(before)
+        """See with_vectors."""
+        return with_vectors(batch)
 
     def train_clip(self, batch: Batch, stage: Stage, rng: np.random.Generator) -> StepReport:
         """Train on one batch of clips, with one step of the optimiser for each window."""
@@ -121,7 +165,7 @@ class RtTrainer(Trainer):
         window_loss = torch.zeros((), device=self.device)
         losses, rates, errors = [], [], []
         for t in range(stage.frames):
-            blocks = self.blocks(tuple(p[t] for p in planes))
+            blocks = self.coder.blocks([p[t] for p in planes])
             quality = (base + quality_offset(t)).clamp(0, QUALITIES - 1)
             if picture is None or memory is None or magnitudes is None:
                 picture, memory, q, _, _, bits = self.coder.intra(blocks, quality)
@@ -130,9 +174,9 @@ class RtTrainer(Trainer):
                 magnitudes = magnitudes.contiguous(memory_format=torch.channels_last)
                 memory = self._disturb(memory, rng)
                 picture, memory, q, _, _, bits = self.coder.inter(
-                    blocks, memory, self.change(picture, vectors[t]), magnitudes, quality
+                    blocks, memory, self.coder.change(picture, vectors[t]), magnitudes, quality
                 )
-                magnitudes = q.detach().abs().clamp_max(MAGNITUDE_LIMIT)
+                magnitudes = magnitudes_of(q)
             error = distortion(picture, blocks)
             bpp = bits / batch[0][0, 0].size
             weight = lagrangian(quality)
@@ -194,24 +238,12 @@ class RtTrainer(Trainer):
     def _measure(self, clip: Clip, batch: Batch, base: int) -> tuple[float, float, float, float]:
         """Bits without those of vectors, and PSNR, of a whole clip, and of its first frame."""
         coder = Coder(self.codec, self.device, compiled=False)  # each clip has a size of its own
-        height, width = clip.y.shape[1:]
-        *planes, vectors = batch
-        picture = memory = magnitudes = None
+        rows, columns = batch[-1].shape[2:4]
+        quality = torch.full((1, rows, columns), base, device=self.device)
         bpps, psnrs = [], []
-        for t in range(len(clip.y)):
-            blocks = self.blocks(tuple(p[t] for p in planes))
-            quality = torch.tensor([min(base + quality_offset(t), QUALITIES - 1)]).to(self.device)
-            if picture is None or memory is None or magnitudes is None:
-                picture, memory, q, _, _, bits = coder.intra(blocks, quality)
-                magnitudes = torch.zeros_like(q)
-            else:
-                change = self.change(picture, vectors[t])
-                picture, memory, q, _, _, bits = coder.inter(
-                    blocks, memory, change, magnitudes, quality
-                )
-                magnitudes = q.abs().clamp_max(MAGNITUDE_LIMIT)
-            psnrs.append(psnr_yuv_db(blocks_to_planes(picture), clip, t))
-            bpps.append(float(bits) / (height * width))
+        for t, coded in enumerate(coder.frames(batch, quality)):
+            psnrs.append(psnr_yuv_db(blocks_to_planes(coded.picture), clip, t))
+            bpps.append(float(coded.bits) / clip.y[0].size)
         return float(np.mean(bpps)), float(np.mean(psnrs)), bpps[0], psnrs[0]
 
 

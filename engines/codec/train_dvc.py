@@ -36,6 +36,7 @@ from engines.codec.training import (
     half_precision,
     make_parser,
     pad_planes,
+    planes_on,
     psnr_yuv_db,
     run,
 )
@@ -114,7 +115,7 @@ class DvcTrainer(Trainer):
 
     def picture(self, planes: tuple[np.ndarray, ...]) -> Tensor:
         """Planes (B, 1, h, w) to (B, 3, h, w) of 0..1, with chroma doubled."""
-        y, u, v = self.planes(planes)
+        y, u, v = planes_on(self.device, planes)
         full = (y, *(F.interpolate(plane, scale_factor=2.0) for plane in (u, v)))
         return (torch.cat(full, 1) / 255).contiguous(memory_format=torch.channels_last)
 

@@ -83,10 +83,6 @@ class Trainer(ABC):
     def evaluate(self, clips: list[Clip]) -> list[dict[str, float]]:
         """Estimated bits and PSNR of the averaged weights on held-back clips."""
 
-    def planes(self, planes: tuple[np.ndarray, ...]) -> tuple[Tensor, ...]:
-        """Planes as float32 on the device."""
-        return tuple(torch.from_numpy(p).to(self.device, non_blocking=True).float() for p in planes)
-
     def update(self, loss: Tensor) -> None:
         """One step of the optimiser; one whose gradients are not finite is left out."""
         for group in self.optimiser.param_groups:
@@ -103,6 +99,11 @@ class Trainer(ABC):
 def choose_device(name: str | None) -> torch.device:
     """The device of this name; without one a GPU where there is one."""
     return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def planes_on(device: torch.device, planes: Sequence[np.ndarray]) -> tuple[Tensor, ...]:
+    """Planes as float32 on a device."""
+    return tuple(torch.from_numpy(p).to(device, non_blocking=True).float() for p in planes)
 
 
 def half_precision(device: torch.device) -> torch.autocast:

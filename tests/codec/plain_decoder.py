@@ -113,13 +113,21 @@ class Payload:
 
 
 def scale_index(
-    model: Model, kind: str, z: np.ndarray, m: np.ndarray, quality: np.ndarray
+    model: Model,
+    kind: str,
+    z: np.ndarray,
+    m: np.ndarray,
+    quality: np.ndarray,
+    a_of: np.ndarray | None,
 ) -> np.ndarray:
-    a = {k: model.arrays[f"scales/{k}"] for k in ("from_z", "from_magnitudes", "hidden_bias")}
-    to_index, bias = model.arrays["scales/to_index"], model.arrays[f"{kind}/index_bias"]
+    """Of even symbols without a_of, of odd ones with the magnitudes of even ones in it."""
+    names = ("from_z", "from_magnitudes", "from_even", "hidden_bias", "to_index")
+    a = {k: model.arrays[f"scales/{k}"].astype(np.int64) for k in names}
+    bias, odd_bias = model.arrays[f"{kind}/index_bias"], model.arrays[f"{kind}/odd_bias"]
     channels, rows, columns = m.shape
     out = np.zeros_like(m)
     wide = np.pad(m, ((0, 0), (1, 1), (1, 1)))
+    wide_a = None if a_of is None else np.pad(a_of, ((0, 0), (1, 1), (1, 1)))
     for i in range(rows):
         for j in range(columns):
             h = np.zeros(len(a["hidden_bias"]), np.int64)
@@ -129,8 +137,13 @@ def scale_index(
                     n = wide[:, i : i + 3, j : j + 3].sum((1, 2))
                     s += int(a["from_magnitudes"][k, :channels] @ m[:, i, j])
                     s += int(a["from_magnitudes"][k, channels:] @ n)
+                if a_of is not None:
+                    n = wide_a[:, i : i + 3, j : j + 3].sum((1, 2))
+                    s += int(a["from_even"][k, :channels] @ a_of[:, i, j])
+                    s += int(a["from_even"][k, channels:] @ n)
                 h[k] = min(max((s + int(a["hidden_bias"][k]) + 32) >> 6, 0), 255)
-            index = (to_index.astype(np.int64) @ h + bias[quality[i, j]] + 32) >> 6
+            sums = a["to_index"] @ h + bias[quality[i, j]]
+            index = (sums + (0 if a_of is None else odd_bias) + 32) >> 6
             out[:, i, j] = np.clip(index, 0, model.meta["levels"] - 1)
     return out
 
@@ -168,7 +181,7 @@ def read_file(path: Path, folder: Path) -> tuple[dict[str, object], list[Frame],
     data = path.read_bytes()
     head = Bytes(data)
     assert head.take(8) == b"\x89LVC\r\n\x1a\n"
-    assert head.take(1) == b"\x02"
+    assert head.take(1) == b"\x03"
     name = head.take(head.take(1)[0]).decode()
     digest = head.take(32)
     width, height, num, den = struct.unpack("<4I", head.take(16))
@@ -184,6 +197,7 @@ def read_file(path: Path, folder: Path) -> tuple[dict[str, object], list[Frame],
     emphasis = np.zeros((4 * rows, 4 * columns), np.int64)
     vectors = np.zeros((4 * rows, 4 * columns, 2), np.int64)
     before = np.zeros((model.meta["latents"], 4 * rows, 4 * columns), np.int64)
+    z_before = np.zeros((model.meta["hyper"], rows, columns), np.int64)
     while head.at < len(data):
         assert head.take(2) == b"\xa5\x4c"
         start = head.at
@@ -209,12 +223,17 @@ def read_file(path: Path, folder: Path) -> tuple[dict[str, object], list[Frame],
         emphasis = parts.array(plain, model.tables("y")) + (emphasis if kind == 1 else plain)
         vectors = read_vectors(parts, model, vectors) if kind == 1 else np.zeros_like(vectors)
         qualities = np.clip(emphasis + quality, 0, model.meta["qualities"] - 1)
-        channel = np.arange(model.meta["hyper"])[:, None, None]
-        z = parts.array(
-            np.broadcast_to(channel, (len(channel), rows, columns)), model.tables(f"z_{word}")
-        )
-        index = scale_index(model, word, z, before, qualities)
-        q = parts.array(index, model.tables("y"))
+        table = np.arange(model.meta["hyper"])[:, None, None] + np.zeros_like(z_before)
+        if kind == 1:
+            table = 5 * table + np.clip(z_before, -2, 2) + 2
+        z = parts.array(table, model.tables(f"z_{word}"))
+        z_before = z if kind == 1 else np.zeros_like(z)
+        q = np.zeros_like(before)
+        even = np.indices(q.shape).sum(0) % 2 == 0
+        for half in (even, ~even):
+            a = None if half is even else np.minimum(np.abs(q), 15)
+            index = scale_index(model, word, z, before, qualities, a)
+            q[half] = parts.array(index[half], model.tables("y"))
         before = np.minimum(np.abs(q), 15) if kind == 1 else np.zeros_like(q)
         frames.append(Frame(kind == 0, quality, pts, capture, z, q, emphasis, vectors))
     return header, frames, metadata

@@ -236,12 +236,12 @@ def test_any_bytes_are_a_header_or_refused(data):
 
 
 @pytest.mark.parametrize(
-    ("version", "remedy"), [(1, "decode it with what wrote it"), (3, "update this program")]
+    ("version", "remedy"), [(2, "decode it with what wrote it"), (4, "update this program")]
 )
 def test_another_version_is_refused(version, remedy):
     data = bytearray(header().to_bytes())
     data[8] = version
-    with pytest.raises(BitstreamError, match=f"version must be 2, got {version}; {remedy}"):
+    with pytest.raises(BitstreamError, match=f"version must be 3, got {version}; {remedy}"):
         Header.from_bytes(bytes(data), where="x.lvc")
 
 

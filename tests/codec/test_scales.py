@@ -8,7 +8,7 @@ import torch
 from codec_tiny import TINY
 
 from engines.codec.rt import INTER, INTRA, QUALITIES, Z_LIMIT, IntegerHyper
-from engines.codec.scales import SCALE_LEVELS, IntegerScales
+from engines.codec.scales import SCALE_LEVELS, IntegerScales, are_even
 from engines.errors import ModelError
 
 
@@ -20,6 +20,8 @@ def arrays_of(path: IntegerHyper, kind: int = INTER) -> dict[str, np.ndarray]:
 def test_numpy_equals_torch_at_every_quality(temporal):
     torch.manual_seed(1)
     path = IntegerHyper(TINY)
+    for parameter in (path.from_even, path.odd_bias):  # zero before training
+        torch.nn.init.normal_(parameter, std=0.5)
     scales = IntegerScales.from_arrays(
         arrays_of(path, INTER if temporal else INTRA),
         levels=SCALE_LEVELS,
@@ -32,12 +34,17 @@ def test_numpy_equals_torch_at_every_quality(temporal):
         z = rng.integers(-Z_LIMIT, Z_LIMIT + 1, (TINY.hyper, 2, 3)).astype(np.int32)
         magnitudes = rng.integers(0, 16, (TINY.latents, 8, 12)).astype(np.int32)
         qualities = np.clip(quality + rng.integers(-9, 10, (8, 12)), 0, QUALITIES - 1)
-        ours = scales.indices(z, magnitudes if temporal else None, qualities)
+        q = rng.integers(-20, 21, magnitudes.shape).astype(np.int32)
+        even = are_even(q.shape)
+        sums = scales.sums(z, magnitudes if temporal else None)
+        odd = scales.odd(sums, qualities, np.minimum(np.abs(q), 15) * even)
+        ours = np.where(even, scales.even(sums, qualities), odd)
         with torch.no_grad():
             theirs = path(
                 torch.from_numpy(z)[None].float(),
                 torch.from_numpy(magnitudes)[None].float() if temporal else None,
                 torch.from_numpy(qualities)[None],
+                torch.from_numpy(q)[None].float(),
             )
         np.testing.assert_array_equal(ours, theirs[0].numpy())
         seen |= set(ours.ravel().tolist())
@@ -51,8 +58,15 @@ def test_missing_magnitudes_are_zeros():
     )
     z = np.full((TINY.hyper, 1, 1), 2, np.int32)
     zeros = np.zeros((TINY.latents, 4, 4), np.int32)
-    nine = np.full((4, 4), 9)
-    np.testing.assert_array_equal(scales.indices(z, None, nine), scales.indices(z, zeros, nine))
+    np.testing.assert_array_equal(scales.sums(z, None), scales.sums(z, zeros))
+
+
+def test_odd_symbols_have_even_ones_beside_them():
+    even = are_even((3, 4, 5))
+    assert even[0, 0, 0]
+    for axis in range(3):
+        one, next_ = np.moveaxis(even, axis, 0)[:-1], np.moveaxis(even, axis, 0)[1:]
+        assert (one != next_).all()
 
 
 def test_sums_that_float32_would_round_are_refused():

@@ -160,7 +160,7 @@ def test_a_batch_gets_the_motion_of_its_frames(tiny_training):
     assert not vectors[0].any()
     np.testing.assert_array_equal(np.median(vectors[1:], (0, 1, 2, 3)), [8, 0])
     picture = planes_to_blocks(*(torch.from_numpy(p[0]).float() for p in planes))
-    change = trainer.change(picture, vectors[1])
+    change = trainer.coder.change(picture, vectors[1])
     want = planes_to_blocks(*(torch.from_numpy(p[1]).float() for p in planes)) - picture
     assert float((change - want).abs().mean()) < 0.3 * float(want.abs().mean())
 

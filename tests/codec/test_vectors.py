@@ -11,7 +11,7 @@ from engines.codec.base import Picture
 from engines.codec.entropy import FrameReader, FrameWriter
 from engines.codec.errors import BitstreamError
 from engines.codec.model import ModelFile
-from engines.codec.motion import FARTHEST, find_motion, move
+from engines.codec.motion import BLEND, FARTHEST, FILTERS, find_motion, move
 from engines.codec.vectors import read_vectors, write_vectors
 
 TABLES = ModelFile.read(tiny_model(), decodes=()).tables("y")
@@ -78,8 +78,40 @@ def test_parts_of_a_sample_are_between_its_neighbours():
     luma = np.tile(np.arange(64, dtype=np.uint8) * 4, (64, 1))
     picture = Picture(luma, luma[::2, ::2].copy(), luma[::2, ::2].copy())
     moved = move(picture, np.full((4, 4, 2), (3, 2), np.int32))
-    np.testing.assert_array_equal(moved.y[:, :-1], luma[:, :-1] + 3)
-    np.testing.assert_array_equal(moved.u[:, :-1], picture.u[:, :-1] + 3)
+    inside = slice(3, -4)  # what no filter sees beyond the edges
+    np.testing.assert_array_equal(moved.y[:, inside], luma[:, inside] + 3)
+    np.testing.assert_array_equal(moved.u[:, inside], picture.u[:, inside] + 2)  # 1/4 of 8
+
+
+def test_samples_between_others_are_what_the_filters_say():
+    rng = np.random.default_rng(4)
+    luma = rng.integers(0, 256, (64, 64)).astype(np.uint8)
+    picture = Picture(luma, luma[::2, ::2].copy(), luma[::2, ::2].copy())
+    for x, y in ((-5, 7), (302, -111), (1, 0)):
+        moved = move(picture, np.full((4, 4, 2), (x, y), np.int32)).y
+        wide = np.pad(luma.astype(int), 40, mode="edge")
+        for row, column in rng.integers(0, 64, (40, 2)):
+            top = int(np.clip(row + y // 4, -30, 90)) - 3 + 40
+            left = int(np.clip(column + x // 4, -30, 90)) - 3 + 40
+            around = wide.take(range(top, top + 8), 0, mode="clip")
+            around = around.take(range(left, left + 8), 1, mode="clip")
+            total = FILTERS[y % 4] @ around @ FILTERS[x % 4]
+            assert moved[row, column] == np.clip(np.rint(total), 0, 255)
+
+
+def test_a_block_goes_over_into_what_its_neighbour_says():
+    luma = noise(64, 64, 3)
+    picture = Picture(luma, luma[::2, ::2].copy(), luma[::2, ::2].copy())
+    vectors = np.zeros((4, 4, 2), np.int32)
+    vectors[:, 2:] = (0, 8)
+    left, right = luma.astype(int), np.roll(luma, -2, 0).astype(int)
+    moved = move(picture, vectors).y[:-2].astype(int)
+    np.testing.assert_array_equal(moved[:, :24], left[:-2, :24])
+    np.testing.assert_array_equal(moved[:, 40:], right[:-2, 40:])
+    for step, weight in enumerate(BLEND):
+        for own, other, column in ((left, right, 31 - step), (right, left, 32 + step)):
+            mixed = (32 - weight) * own[:-2, column] + weight * other[:-2, column]
+            np.testing.assert_array_equal(moved[:, column], (mixed + 16) // 32)
 
 
 @pytest.mark.parametrize("kind", ["still", "few", "pan", "wild", "as before"])
