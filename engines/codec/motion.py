@@ -98,6 +98,7 @@ class _Search:
         flow = dense_flow(now, before).reshape(*shape, 2)
         votes = flow[:, SAMPLED // 2 :: SAMPLED, :, SAMPLED // 2 :: SAMPLED]
         middle = np.median(votes, axis=(1, 3)) * self._units
+        self._rim = _rim(*middle.shape[:2])
         self._take(np.rint(middle).clip(-FARTHEST, FARTHEST).astype(np.int32))
         everywhere = np.indices(self.vectors.shape[:2]).reshape(2, -1)
         differences = self._left_by(self.vectors, *everywhere)
@@ -110,7 +111,7 @@ class _Search:
         if not len(y):
             return
         differences = self._left_by(vectors, y, x)
-        price = PRICE * (self._bits(vectors) - self._bits(self.vectors))[y, x]
+        price = PRICE * (self._bits(vectors) - self._taken_bits)[y, x]
         better = self._differences[y, x] - differences > price
         y, x = y[better], x[better]
         self._differences[y, x] = differences[better]
@@ -125,7 +126,8 @@ class _Search:
 
     def _take(self, vectors: I32) -> None:
         self.vectors = vectors
-        self._wide = np.pad(vectors, ((1, 1), (1, 1), (0, 0)), mode="edge")
+        self._wide = vectors[self._rim]
+        self._taken_bits = self._bits(vectors)
 
     def _left_by(self, vectors: I32, y: Indices, x: Indices) -> F32:
         """Sum of absolute differences in each of these blocks."""
@@ -165,7 +167,7 @@ def _moved(plane: U8, vectors: I32, block: int, blended: Sequence[tuple[int, int
         blended: rows and columns to the neighbours whose vectors have a say near them.
     """
     rows, columns = vectors.shape[:2]
-    wide = np.pad(vectors, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    wide = vectors[_rim(rows, columns)]
     beside = [wide[1 + d : 1 + d + rows, 1 + r : 1 + r + columns] for d, r in blended]
     moved: U8 = plane.copy()
     tiles = moved.reshape(rows, block, columns, block).transpose(0, 2, 1, 3)
@@ -193,6 +195,13 @@ def _blend(down: int, right: int) -> tuple[Part, NDArray[np.int16]]:
     if down:
         return (near, slice(0, BLOCK)), weights[:, None]
     return (slice(0, BLOCK), near), weights
+
+
+@lru_cache(maxsize=8)
+def _rim(rows: int, columns: int) -> tuple[Indices, Indices]:
+    """Indices of all places and of those one beyond, which are their nearest ones."""
+    down, right = (np.arange(-1, count + 1).clip(0, count - 1) for count in (rows, columns))
+    return down[:, None], right
 
 
 class _Source:
