@@ -166,10 +166,12 @@ def _moved(plane: U8, vectors: I32, block: int, blended: Sequence[tuple[int, int
         block: side of a block.
         blended: rows and columns to the neighbours whose vectors have a say near them.
     """
+    moved: U8 = plane.copy()
+    if not vectors.any():
+        return moved
     rows, columns = vectors.shape[:2]
     wide = vectors[_rim(rows, columns)]
     beside = [wide[1 + d : 1 + d + rows, 1 + r : 1 + r + columns] for d, r in blended]
-    moved: U8 = plane.copy()
     tiles = moved.reshape(rows, block, columns, block).transpose(0, 2, 1, 3)
     source = _Source(plane, block)
     y, x = np.nonzero(vectors.any(-1))

@@ -18,7 +18,7 @@ from engines.codec.entropy import FrameReader, FrameWriter
 from engines.codec.graphs import Graphs, Networks, channel_index
 from engines.codec.model import ModelFile
 from engines.codec.motion import find_motion, move
-from engines.codec.scales import MAGNITUDE_LIMIT, Z_CONTEXTS, IntegerScales, are_even
+from engines.codec.scales import MAGNITUDE_LIMIT, Z_CONTEXTS, IntegerScales, halves
 from engines.codec.schedule import is_refresh
 from engines.codec.vectors import read_vectors, write_vectors
 
@@ -151,10 +151,12 @@ class RtRuntime(Codec[RtState]):
             writer.write(z, _z_index(z.shape, state), self._z_tables[kind])
             scales = self._scales[kind]
             sums = scales.sums(z, state.magnitudes if state else None)
-            even = are_even(q.shape)
-            writer.write(q[even], scales.even(sums, qualities)[even], self._y_tables)
-            index = scales.odd(sums, qualities, _magnitudes(q * even))
-            writer.write(q[~even], index[~even], self._y_tables)
+            even, odd = halves(q.shape)
+            writer.write(q.take(even), scales.even(sums, qualities).take(even), self._y_tables)
+            seen = np.zeros_like(q)
+            seen.put(even, _magnitudes(q.take(even)))
+            index = scales.odd(sums, qualities, seen)
+            writer.write(q.take(odd), index.take(odd), self._y_tables)
             return writer.finish()
 
         symbols = Symbols(q, z, added, vectors)
@@ -206,10 +208,10 @@ class RtRuntime(Codec[RtState]):
         scales, qualities = self._scales[kind], self._qualities(quality, added)
         sums = scales.sums(z, state.magnitudes if state else None)
         q = np.zeros((self._file.meta["latents"], *added.shape), np.int32)
-        even = are_even(q.shape)
-        q[even] = reader.read(scales.even(sums, qualities)[even], self._y_tables)
+        even, odd = halves(q.shape)
+        q.put(even, reader.read(scales.even(sums, qualities).take(even), self._y_tables))
         index = scales.odd(sums, qualities, _magnitudes(q))
-        q[~even] = reader.read(index[~even], self._y_tables)
+        q.put(odd, reader.read(index.take(odd), self._y_tables))
         return Symbols(q, z, added, vectors)
 
     def _qualities(self, quality: int, added: I32) -> I32:

@@ -126,10 +126,10 @@ class IntegerScales:
 
 
 @lru_cache(maxsize=8)
-def are_even(shape: tuple[int, int, int]) -> NDArray[np.bool_]:
-    """True for symbols whose channel, row and column sum to an even number."""
-    even: NDArray[np.bool_] = np.indices(shape).sum(0) % 2 == 0
-    return even
+def halves(shape: tuple[int, int, int]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Places, in a flat array, of even symbols (channel + row + column), and of odd ones."""
+    odd = np.indices(shape).sum(0).reshape(-1) % 2
+    return np.flatnonzero(odd == 0), np.flatnonzero(odd)
 
 
 def _with_sums(magnitudes: I32) -> F32:

@@ -8,7 +8,7 @@ import torch
 from codec_tiny import TINY
 
 from engines.codec.rt import INTER, INTRA, QUALITIES, Z_LIMIT, IntegerHyper
-from engines.codec.scales import SCALE_LEVELS, IntegerScales, are_even
+from engines.codec.scales import SCALE_LEVELS, IntegerScales, halves
 from engines.errors import ModelError
 
 
@@ -35,10 +35,12 @@ def test_numpy_equals_torch_at_every_quality(temporal):
         magnitudes = rng.integers(0, 16, (TINY.latents, 8, 12)).astype(np.int32)
         qualities = np.clip(quality + rng.integers(-9, 10, (8, 12)), 0, QUALITIES - 1)
         q = rng.integers(-20, 21, magnitudes.shape).astype(np.int32)
-        even = are_even(q.shape)
+        _, odd = halves(q.shape)
         sums = scales.sums(z, magnitudes if temporal else None)
-        odd = scales.odd(sums, qualities, np.minimum(np.abs(q), 15) * even)
-        ours = np.where(even, scales.even(sums, qualities), odd)
+        before = np.minimum(np.abs(q), 15)
+        before.put(odd, 0)
+        ours = scales.even(sums, qualities)
+        ours.put(odd, scales.odd(sums, qualities, before).take(odd))
         with torch.no_grad():
             theirs = path(
                 torch.from_numpy(z)[None].float(),
@@ -62,8 +64,11 @@ def test_missing_magnitudes_are_zeros():
 
 
 def test_odd_symbols_have_even_ones_beside_them():
-    even = are_even((3, 4, 5))
+    even = np.zeros((3, 4, 5), bool)
+    places, others = halves(even.shape)
+    even.put(places, True)
     assert even[0, 0, 0]
+    assert sorted([*places, *others]) == list(range(60))
     for axis in range(3):
         one, next_ = np.moveaxis(even, axis, 0)[:-1], np.moveaxis(even, axis, 0)[1:]
         assert (one != next_).all()
