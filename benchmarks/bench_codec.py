@@ -146,7 +146,7 @@ def drift_gates(rows: list[dict[str, Any]]) -> list[report.Gate]:
     return [
         report.Gate("frames whose symbols differ between engines", different, 0, 0),
         report.Gate("drift between float32 engines, dB", exact, 0.1, 0.0),
-        report.Gate("drift where one is bfloat16, dB", short, 0.5, 0.1),
+        report.Gate(f"drift where one is {drift.SHORT.precision}, dB", short, 0.5, 0.1),
     ]
 
 

@@ -71,9 +71,9 @@ class TorchGraphs:
     def __init__(self, model: Path, threads: int, precision: str | None) -> None:
         torch.set_num_threads(threads)
         codec = RtCodec(CONFIGS[ModelFile.read(model, decodes=()).name])
-        restore(codec, model)
+        restore(codec, model, densities=False)
         codec.eval()
-        self._short = precision == "bf16"
+        self._short = precision == STAND_IN
         if self._short:
             for parameter in codec.parameters():
                 parameter.data = parameter.data.bfloat16().float()
@@ -103,7 +103,8 @@ OUTPUTS = {
     "decode": ("decoded", "next_memory"),
     "refresh": ("next_memory",),
 }
-SHORT = Machine("openvino:cpu", 1, "bf16") if computes_bfloat16() else Machine("torch", 1, "bf16")
+STAND_IN = "as if bf16"
+SHORT = Machine("openvino:cpu", 1, "bf16") if computes_bfloat16() else Machine("torch", 1, STAND_IN)
 WRITERS = (Machine("onnxruntime:cpu", 1, "f32"), SHORT)
 READERS = (
     Machine("onnxruntime:cpu", 1, "f32"),

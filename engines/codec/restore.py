@@ -28,8 +28,13 @@ FIT_RATE = 0.03
 """Of the densities of z, of which a model holds tables alone."""
 
 
-def restore(codec: RtCodec, folder: Path) -> None:
+def restore(codec: RtCodec, folder: Path, *, densities: bool = True) -> None:
     """Give a codec of the same size the weights of a model folder.
+
+    Args:
+        codec: as it was made.
+        folder: of the model.
+        densities: of z too, which only training needs, and which takes seconds.
 
     Raises:
         SystemExit: the folder holds another size.
@@ -48,6 +53,8 @@ def restore(codec: RtCodec, folder: Path) -> None:
                 "another size or version"
             )
         parameter.data.copy_(torch.from_numpy(found))
+    if not densities:
+        return
     for kind, density in zip(("intra", "inter"), codec.frame.density, strict=True):
         counts = integers[f"z_{kind}/counts"].reshape(codec.config.hyper, -1, 2 * Z_LIMIT + 2)
         fit(density, counts[:, counts.shape[1] // 2, :-1])  # after a zero, or after anything

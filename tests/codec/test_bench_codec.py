@@ -52,7 +52,7 @@ def test_a_run_ends_in_gates(monkeypatch, capsys, data_dir, tmp_path):
     assert gates["encode 424x240, fps"] > 0
     assert gates["frames whose symbols differ between engines"] == 0
     assert gates["drift between float32 engines, dB"] < 0.1
-    assert gates["drift where one is bfloat16, dB"] < 0.5
+    assert gates[f"drift where one is {drift.SHORT.precision}, dB"] < 0.5
 
 
 def test_a_short_machine_is_not_an_exact_one():
