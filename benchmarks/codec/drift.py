@@ -22,6 +22,14 @@ from engines.codec.rt import CONFIGS, RtCodec
 from engines.codec.runtime import RtRuntime, RtState
 from engines.codec.schedule import quality_offset
 
+KINDS = ("intra", "inter")
+OUTPUTS = {
+    "encode": ("q", "z", "decoded", "next_memory"),
+    "decode": ("decoded", "next_memory"),
+    "refresh": ("next_memory",),
+}
+STAND_IN = "as if bf16"
+
 
 def computes_bfloat16() -> bool:
     """True for a processor that has bfloat16; on others OpenVINO computes in float32."""
@@ -97,13 +105,6 @@ class TorchGraphs:
         """Nothing is held."""
 
 
-KINDS = ("intra", "inter")
-OUTPUTS = {
-    "encode": ("q", "z", "decoded", "next_memory"),
-    "decode": ("decoded", "next_memory"),
-    "refresh": ("next_memory",),
-}
-STAND_IN = "as if bf16"
 SHORT = Machine("openvino:cpu", 1, "bf16") if computes_bfloat16() else Machine("torch", 1, STAND_IN)
 WRITERS = (Machine("onnxruntime:cpu", 1, "f32"), SHORT)
 READERS = (

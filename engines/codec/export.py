@@ -157,8 +157,8 @@ def _store_as_float16(model: onnx.ModelProto) -> None:
 
 def round_to_float16(codec: nn.Module) -> None:
     """Give a codec the weights that its graphs will hold, so that both compute the same."""
-    for parameter in codec.parameters():
-        if parameter.numel() >= FLOAT16_FROM:
+    for name, parameter in codec.named_parameters():
+        if parameter.numel() >= FLOAT16_FROM and "h_s_scales" not in name:  # those are integers
             parameter.data = parameter.data.half().float()
 
 
@@ -273,7 +273,7 @@ def main() -> None:
     options = parser.parse_args()
     codec = RtCodec(CONFIGS[f"rt-{options.size}"])
     step = load_average(options.run, codec)
-    round_to_float16(codec)
+    round_to_float16(codec)  # so that the fit sees what the graphs will code
     export_model(codec, options.out, fit(codec, options.data))
     size = sum(f.stat().st_size for f in options.out.iterdir())
     print(f"{options.out}: step {step}, {size / 1e6:.2f} MB")

@@ -31,6 +31,8 @@ KEPT = 0.4
 """Of the frames between intra frames; the others are much alike."""
 STEPS = 1000
 FRAMES_AT_ONCE = 4
+INTRA_EACH = 5
+"""Steps; the others are on frames between intra frames."""
 RATE = 2e-3
 BIAS_RATE = 0.05
 SMALL_BITS = 500.0
@@ -116,7 +118,7 @@ def fit_scales(codec: RtCodec, frames: list[Observed], steps: int) -> None:
     by_kind = [[f for f in frames if f.kind == kind] for kind in KINDS]
     rng = np.random.default_rng(0)
     for step in range(steps):
-        seen = by_kind[INTRA if step % 5 == 0 else INTER]
+        seen = by_kind[INTRA if step % INTRA_EACH == 0 else INTER]
         drawn = [seen[i] for i in rng.integers(len(seen), size=FRAMES_AT_ONCE)]
         bits = _bits(codec, _together(drawn))
         loss = (bits / (bits.detach() + SMALL_BITS)).mean()

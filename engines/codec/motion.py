@@ -113,6 +113,8 @@ class _Search:
         differences = self._left_by(vectors, y, x)
         price = PRICE * (self._bits(vectors) - self._taken_bits)[y, x]
         better = self._differences[y, x] - differences > price
+        if not better.any():
+            return
         y, x = y[better], x[better]
         self._differences[y, x] = differences[better]
         taken = self.vectors.copy()

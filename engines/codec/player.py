@@ -73,9 +73,17 @@ class Recorder(Generic[StateT]):
             emphasis: see base.Codec.compress.
 
         Raises:
+            ValueError: the picture has another size than the file.
             OSError: this or an earlier frame could not be written.
         """
-        period = self._writer.header.intra_period
+        header = self._writer.header
+        if picture.y.shape != (header.height, header.width):
+            height, width = picture.y.shape
+            raise ValueError(
+                f"a file has pictures of one size, {header.width}x{header.height}, got "
+                f"{width}x{height}; scale it, or begin another file"
+            )
+        period = header.intra_period
         if period and self._position == period:
             self._state, self._position = None, 0
         position, intra = self._position, self._state is None

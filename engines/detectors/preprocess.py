@@ -62,12 +62,7 @@ def fill_input(
     """
     at = place(y.shape[1], y.shape[0], signature)
     size = (at.width, at.height)
-    inside = out[:, : at.height, : at.width]
-    direct = signature.colour == "yuv" and out.dtype == np.uint8
-    scaled = [
-        cv2.resize(plane, size, dst=target if direct else None, interpolation=cv2.INTER_LINEAR)
-        for plane, target in zip((y, u, v), inside, strict=True)
-    ]
+    scaled = [cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR) for plane in (y, u, v)]
     if signature.colour != "yuv":
         scaled = to_bgr(scaled, matrix)
     if signature.colour == "rgb":
@@ -76,8 +71,7 @@ def fill_input(
     if signature.colour == "yuv":
         padding = (padding[0], _NEUTRAL, _NEUTRAL)
     for index, plane in enumerate(scaled):
-        if not direct:
-            inside[index] = plane
+        out[index, : at.height, : at.width] = plane
         out[index, at.height :] = padding[index]
         out[index, : at.height, at.width :] = padding[index]
     if signature.scale != 1:

@@ -264,6 +264,23 @@ def test_a_header_checks_itself(change, text):
         Header(**(fields | change))
 
 
+def test_a_picture_of_another_size_is_refused_and_costs_nothing(tmp_path):
+    first, second, *_ = moving_pictures(2, WIDTH, HEIGHT)
+    (other,) = moving_pictures(1, 2 * WIDTH, HEIGHT)
+    path = tmp_path / "a.lvc"
+    with (
+        LvcWriter(path, header()) as writer,
+        Recorder(DifferenceCodec(), writer, quality=30) as recorder,
+    ):
+        recorder.add(first, pts=0, capture_ns=0)
+        message = f"one size, {WIDTH}x{HEIGHT}, got {2 * WIDTH}x{HEIGHT}; scale it, or begin"
+        with pytest.raises(ValueError, match=message):
+            recorder.add(other, pts=1, capture_ns=1)
+        recorder.add(second, pts=2, capture_ns=2)
+    with LvcReader(path) as reader:
+        assert [p.pts for p in Player(DifferenceCodec(), reader).pictures()] == [0, 2]
+
+
 def test_the_first_frame_must_be_intra(tmp_path):
     with (
         LvcWriter(tmp_path / "a.lvc", header()) as writer,
