@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -12,7 +13,10 @@ import pytest
 import torch
 
 from engines.codec.export import export_model
+from engines.codec.records import Header
 from engines.codec.rt import RtCodec
+from engines.codec.runtime import RtRuntime
+from engines.codec.writer import LvcWriter
 from streamer.cli.main import main
 
 sys.path.append(str(Path(__file__).parent / "codec"))
@@ -61,6 +65,24 @@ def test_a_recording_becomes_raw_pictures(recording: Path, model: str, tmp_path:
     out = tmp_path / "street.yuv"
     assert main(["codec", "decode", str(recording), str(out), "--model", model]) == 0
     assert out.stat().st_size == 10 * 320 * 192 * 3 // 2
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.yuv"])
+def test_a_recording_without_frames_is_refused_and_overwrites_nothing(
+    name: str, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codec = RtRuntime(model)
+    header = Header("rt-tiny", codec.model_hash, 64, 64, Fraction(1, 25), 96, 32)
+    with LvcWriter(tmp_path / "empty.lvc", header):
+        pass
+    out = tmp_path / name
+    out.write_bytes(b"of before")
+    command = ["codec", "decode", str(tmp_path / "empty.lvc"), str(out), "--model", model]
+    assert main(command) == 3
+    assert "empty.lvc: holds no frame that can be read; nothing was written" in (
+        capsys.readouterr().err
+    )
+    assert out.read_bytes() == b"of before"
 
 
 def test_recordings_are_compared_with_their_source(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +108,7 @@ def _decode(options: argparse.Namespace) -> int:
     with closing(source):
         info = source.open()
         if options.out.suffix.lower() == ".yuv":
-            _write_raw(source, options.out)
+            _write_raw(_frames(source, options.source), options.out)
         else:
             _write(source, info, options.out, learned=None, inputs=(options.source,))
         if source.statistics.corrupt:
@@ -132,9 +133,10 @@ def _write(
         threads=0 if not learned else 1,
         learned=learned,
     )
+    frames = _frames(source, inputs[0])
     file = SingleFile(out, options, overwrite=True, inputs=inputs)
     try:
-        for frame in source.frames():
+        for frame in frames:
             canvas = file.blank(frame.width, frame.height)
             frame.write_to(canvas.planes)
             file.write(canvas, frame.times)
@@ -142,9 +144,22 @@ def _write(
         file.close()
 
 
-def _write_raw(source: Source, out: Path) -> None:
+def _frames(source: Source, name: Path) -> Iterator[SourceFrame]:
+    """All frames of an open source; one without any is refused before an output is touched."""
+    frames = source.frames()
+    first = next(frames, None)
+    if first is None:
+        raise SourceError(
+            f"{name}: holds no frame that can be read; nothing was written, record it again",
+            reason="ended",
+            permanent=True,
+        )
+    return chain((first,), frames)
+
+
+def _write_raw(frames: Iterator[SourceFrame], out: Path) -> None:
     with out.open("wb") as file:
-        for frame in source.frames():
+        for frame in frames:
             planes = _planes(frame, frame.width, frame.height)
             for plane in (planes.y, planes.u, planes.v):
                 file.write(plane.tobytes())
