@@ -41,7 +41,7 @@ from engines.codec.writer import LvcWriter
 QUALITY, INTRA_PERIOD, WARM_UP = 24, 96, 4
 BOUNDS = {"424x240": (20, 40), "768x432": (6, 15), "1920x1080": (60, 200)}
 """Frames a second that a size must reach, and should."""
-FUZZ_SIZE, FUZZ_FRAMES = (96, 64), 6
+FUZZ_SIZES, FUZZ_FRAMES = ((96, 64), (64, 48)), 4
 DRIFT_SIZE, DRIFT_FRAMES = (256, 144), 96
 PARTS = ("speed", "drift", "fuzz")
 
@@ -155,7 +155,7 @@ def measure_damage(
 ) -> dict[str, fuzz.Outcome]:
     """Every truncation, then random corruption: half of files, half of payloads."""
     codec = RtRuntime(options.model, device=options.device)
-    pictures = scaled(video[:FUZZ_FRAMES], *FUZZ_SIZE)
+    pictures = [p for size in FUZZ_SIZES for p in scaled(video[:FUZZ_FRAMES], *size)]
     victim = fuzz.Victim(codec, pictures, folder / "victim.lvc")
     rng = np.random.default_rng(0)
     half = options.corruptions // 2

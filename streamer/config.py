@@ -231,8 +231,8 @@ class LearnedConfig(Strict, frozen=True):
     cap: bool = False
     """Let kbps only lower the quality where pictures would need more."""
     size: Annotated[str, Meta(pattern=r"^(auto|\d{2,5}x\d{2,5})$")] = "auto"
-    """WIDTHxHEIGHT of what is recorded. auto: as the source offline; live the largest that this
-    machine sustains beside the other stages."""
+    """WIDTHxHEIGHT of what is recorded; sources of another shape keep it, at as many pixels. auto:
+    as the source offline; live the largest that this machine sustains beside the other stages."""
     emphasis: Annotated[int, Meta(ge=0, le=40)] = 12
     """By how much the quality is better where objects are; 0 for the same everywhere."""
     device: str = "auto"

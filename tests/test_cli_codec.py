@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from engines.codec.export import export_model
+from engines.codec.player import Recorder
 from engines.codec.records import Header
 from engines.codec.rt import RtCodec
 from engines.codec.runtime import RtRuntime
@@ -20,7 +21,7 @@ from engines.codec.writer import LvcWriter
 from streamer.cli.main import main
 
 sys.path.append(str(Path(__file__).parent / "codec"))
-from codec_tiny import TINY
+from codec_tiny import TINY, moving_pictures
 
 SCENE = "synthetic:street?seed=1&size=320x192&fps=10&seconds=1"
 
@@ -65,6 +66,26 @@ def test_a_recording_becomes_raw_pictures(recording: Path, model: str, tmp_path:
     out = tmp_path / "street.yuv"
     assert main(["codec", "decode", str(recording), str(out), "--model", model]) == 0
     assert out.stat().st_size == 10 * 320 * 192 * 3 // 2
+
+
+def test_a_recording_of_two_sizes_is_told_and_becomes_a_video_of_one(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codec, path = RtRuntime(model), tmp_path / "sizes.lvc"
+    header = Header("rt-tiny", codec.model_hash, 160, 96, Fraction(1, 25), 96, 32)
+    with LvcWriter(path, header) as writer, Recorder(codec, writer, quality=40) as recorder:
+        for number, size in enumerate([(160, 96), (160, 96), (96, 96), (96, 96)]):
+            recorder.add(moving_pictures(1, *size)[0], pts=number, capture_ns=number)
+    assert main(["codec", "info", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["picture"] == "160x96, 96x96"
+    for out in (tmp_path / "out.mp4", tmp_path / "out.yuv"):
+        assert main(["codec", "decode", str(path), str(out), "--model", model]) == 0
+    assert (tmp_path / "out.yuv").stat().st_size == 4 * 160 * 96 * 3 // 2
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        pictures = [f.to_ndarray(format="yuv420p")[:96] for f in container.decode(video=0)]
+    assert len(pictures) == 4
+    assert pictures[1][:, :24].mean() > 40
+    assert pictures[3][:, :24].mean() < 24
 
 
 @pytest.mark.parametrize("name", ["out.mp4", "out.yuv"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from engines.codec.reader import LvcReader
 from engines.codec.runtime import RtRuntime
 from engines.errors import ModelError
 from streamer.errors import ConfigError, SinkError
-from streamer.sinks.base import CodecChanged, SegmentEnded, SegmentStarted
+from streamer.sinks.base import CodecChanged, PictureResized, SegmentEnded, SegmentStarted
 from streamer.sinks.encoder import LearnedOptions, WriterOptions
 from streamer.sinks.learned import LvcFile, emphasis_of, sustained_size
 from streamer.sinks.segments import SegmentRecorder
@@ -71,6 +72,40 @@ def test_every_frame_is_in_the_file_at_its_time(tmp_path: Path, model: str) -> N
     assert (ended.frames, ended.finished) == (12, True)
     assert ended.size_bytes == path.stat().st_size
     assert [at for at, _ in decoded(path, model)] == pytest.approx([n / 25 for n in range(12)])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "recorded"),
+    [(None, [(160, 96), (96, 96)]), ((80, 48), [(80, 48), (60, 60)])],
+)
+@pytest.mark.parametrize("segments", [False, True])
+def test_the_file_goes_on_in_a_new_size(
+    tmp_path: Path, model: str, wanted: tuple[int, int] | None, recorded: list, segments: bool
+) -> None:
+    if segments:
+        file = SegmentRecorder(tmp_path, "gate", options(model, size=wanted))
+    else:
+        file = SingleFile(tmp_path / "a.lvc", options(model, size=wanted))
+    notices = []
+    for number in range(6):
+        objects = np.array([[10, 10, 60, 60]], np.float32)
+        canvas = replace(file.blank(WIDTH if number < 3 else 96, HEIGHT), objects_xyxy=objects)
+        canvas.planes.fill(40 + number)
+        notices += file.write(canvas, times_at(number))
+    notices += file.close()
+    kinds = [type(n) for n in notices]
+    assert kinds == [SegmentStarted, PictureResized, SegmentEnded]
+    assert (notices[1].from_size, notices[1].to_size) == ((96, 96), recorded[1])
+    assert not notices[1].letterboxed
+    path = notices[0].path
+    assert [size for _, size in decoded(path, model)] == 3 * recorded[:1] + 3 * recorded[1:]
+
+
+def test_a_size_is_met_in_pixels_by_another_shape(tmp_path: Path, model: str) -> None:
+    file = SingleFile(tmp_path / "a.lvc", options(model, size=(64, 64)))
+    started = fill(file, 1, WIDTH, HEIGHT)[0]
+    file.close()
+    assert started.size == (82, 48)
 
 
 def test_pictures_are_recorded_at_the_size_that_was_asked_for(tmp_path: Path, model: str) -> None:

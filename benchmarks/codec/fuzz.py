@@ -53,7 +53,7 @@ class Victim:
     """A whole recording, and what may be damaged of it."""
 
     def __init__(self, codec: RtRuntime, pictures: Sequence[Picture], path: Path) -> None:
-        """Write the recording."""
+        """Write the recording; pictures may change their size."""
         self.codec, self.path = codec, path
         height, width = pictures[0].y.shape
         self.size = (width, height)

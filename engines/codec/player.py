@@ -18,7 +18,7 @@ from engines.codec.base import Codec, Picture, Planes420, StateT
 from engines.codec.errors import BitstreamError
 from engines.codec.rate import ConstantQuality, RateControl
 from engines.codec.reader import LvcReader
-from engines.codec.records import Header, Record, RecordType
+from engines.codec.records import Header, RecordType, check_size
 from engines.codec.schedule import quality_offset
 from engines.codec.writer import LvcWriter
 from engines.errors import EngineMismatch
@@ -30,7 +30,8 @@ FIRST_FRAME_S = 0.04
 
 
 class Recorder(Generic[StateT]):
-    """Compresses pictures into a writer, with an intra frame at every period of its header.
+    """Compresses pictures into a writer, with an intra frame at every period of its header, and
+    where the pictures change their size.
 
     While the network looks at one frame, the symbols of the frame before are packed and written by
     a thread; so a file has all frames only after `flush`.
@@ -52,6 +53,7 @@ class Recorder(Generic[StateT]):
         self._codec, self._writer = codec, writer
         self._state: StateT | None = None
         self._position = 0
+        self._size = (0, 0)
         self._last_pts: int | None = None
         self._thread = ThreadPoolExecutor(1, "pack")
         self._packing: Future[None] | None = None
@@ -67,25 +69,20 @@ class Recorder(Generic[StateT]):
         """Compress one picture, and have it appended.
 
         Args:
-            picture: of the size in the header.
+            picture: of any size.
             pts: media time in units of the header's time base.
             capture_ns: wall clock, ns since 1970 UTC.
             emphasis: see base.Codec.compress.
 
         Raises:
-            ValueError: the picture has another size than the file.
+            ValueError: the picture is larger than a file can hold.
             OSError: this or an earlier frame could not be written.
         """
-        header = self._writer.header
-        if picture.y.shape != (header.height, header.width):
-            height, width = picture.y.shape
-            raise ValueError(
-                f"a file has pictures of one size, {header.width}x{header.height}, got "
-                f"{width}x{height}; scale it, or begin another file"
-            )
-        period = header.intra_period
-        if period and self._position == period:
-            self._state, self._position = None, 0
+        height, width = picture.y.shape
+        check_size(width, height)
+        period = self._writer.header.intra_period
+        if (period and self._position == period) or (width, height) != self._size:
+            self._state, self._position, self._size = None, 0, (width, height)
         position, intra = self._position, self._state is None
         quality = min(self._rate.next() + quality_offset(position), self._codec.qualities - 1)
         pack, self._state = self._codec.analyse(
@@ -97,7 +94,12 @@ class Recorder(Generic[StateT]):
         def write() -> None:
             payload = pack()
             self._writer.write_frame(
-                payload, intra=intra, quality=quality, pts=pts, capture_ns=capture_ns
+                payload,
+                intra=intra,
+                quality=quality,
+                pts=pts,
+                capture_ns=capture_ns,
+                size=(width, height),
             )
             self._rate.spent(position, quality, len(payload), seconds)
 
@@ -165,33 +167,28 @@ class Player(Generic[StateT]):
         """Why frames with a right CRC could not be decoded; empty unless a writer was wrong."""
 
     def pictures(self) -> Iterator[Played]:
-        """Pictures in order; after damage they go on at the next intra frame."""
+        """Pictures in order, each of its own size; after damage they go on at the next intra."""
+        header = self._reader.header
+        size = width, height = header.width, header.height
         state: StateT | None = None
         for record in self._reader.records():
             if not record.is_frame or (state is None and record.type is RecordType.INTER):
                 continue
             if record.type is RecordType.INTRA:
                 state = None
+                width, height = record.geometry or size
             try:
-                picture, state = self._decode(record, state)
+                picture, state = self._codec.decompress(
+                    record.payload, state, width=width, height=height, quality=record.quality
+                )
             except BitstreamError as error:
                 state = None
                 self.refused.append(str(error))
                 logger.warning("frame at pts %d: %s", record.pts, error)
                 continue
             intra = record.type is RecordType.INTRA
-            size = len(record.payload)
-            yield Played(picture, record.pts, record.capture_ns, size, intra)
-
-    def _decode(self, record: Record, state: StateT | None) -> tuple[Picture, StateT]:
-        header = self._reader.header
-        return self._codec.decompress(
-            record.payload,
-            state,
-            width=header.width,
-            height=header.height,
-            quality=record.quality,
-        )
+            payload_bytes = len(record.payload)
+            yield Played(picture, record.pts, record.capture_ns, payload_bytes, intra)
 
 
 def check_codec(codec: Codec[StateT], header: Header) -> None:

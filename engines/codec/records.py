@@ -22,6 +22,8 @@ MAX_SIDE_PX = 16384
 MAX_PAYLOAD_BYTES = 1 << 24
 MAX_HEAD_BYTES = 40
 """No record has more bytes before its payload."""
+OWN_GEOMETRY = 1
+"""In place of an intra frame's count, which is 0: its width and height follow."""
 INDEX_TAIL = struct.Struct("<Q4s")
 INDEX_MAGIC = b"LVCI"
 
@@ -38,6 +40,16 @@ class RecordType(IntEnum):
     INDEX = 3
 
 
+def check_size(width: int, height: int) -> None:
+    """Refuse a picture that no file can hold.
+
+    Raises:
+        ValueError: a side is not 1..MAX_SIDE_PX.
+    """
+    if not (1 <= width <= MAX_SIDE_PX and 1 <= height <= MAX_SIDE_PX):
+        raise ValueError(f"width and height must be 1..{MAX_SIDE_PX}, got {width}x{height}")
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
     """What is true of a whole file."""
@@ -45,6 +57,7 @@ class Header:
     codec: str
     model_hash: bytes
     width: int
+    """Of the pictures, luma samples; an intra frame can say another geometry."""
     height: int
     time_base: Fraction
     intra_period: int
@@ -63,10 +76,7 @@ class Header:
             raise ValueError(f"codec must be 1 to 32 ASCII characters, got {self.codec!r}")
         if len(self.model_hash) != 32:
             raise ValueError(f"model_hash must be 32 bytes, got {len(self.model_hash)}")
-        if not (1 <= self.width <= MAX_SIDE_PX and 1 <= self.height <= MAX_SIDE_PX):
-            raise ValueError(
-                f"width and height must be 1..{MAX_SIDE_PX}, got {self.width}x{self.height}"
-            )
+        check_size(self.width, self.height)
         if self.time_base <= 0 or max(self.time_base.as_integer_ratio()) >= 1 << 32:
             raise ValueError(f"time_base must be a positive 32-bit ratio, got {self.time_base}")
         for name_, limit in (("intra_period", 1 << 16), ("refresh_period", 1 << 16)):
@@ -144,6 +154,8 @@ class Record:
     pts: int = 0
     capture_ns: int = 0
     """Wall clock, ns since 1970 UTC."""
+    geometry: tuple[int, int] | None = None
+    """Of an intra frame: width and height up to the next one, where they are not the header's."""
 
     @property
     def is_frame(self) -> bool:
@@ -158,13 +170,17 @@ class Record:
             raise ValueError(
                 f"payload must be at most {MAX_PAYLOAD_BYTES} bytes, got {len(self.payload)}"
             )
+        if self.geometry is not None:
+            check_size(*self.geometry)
         body = bytearray([self.type << 6 | self.quality])
         append_varint(body, len(self.payload))
         if self.is_frame:
-            body.append(self.sequence & 0xFF)
+            body.append(self.sequence & 0xFF if self.geometry is None else OWN_GEOMETRY)
             base = before if self.type is RecordType.INTER else None
             append_signed(body, self.pts - (base.pts if base else 0))
             append_signed(body, self.capture_ns - (base.capture_ns if base else 0))
+        for side in self.geometry or ():
+            append_varint(body, side)
         body += self.payload
         return bytes(MARKER + body + struct.pack("<I", zlib.crc32(body)))
 
@@ -181,6 +197,7 @@ class RecordHead:
     payload_start: int
     """Bytes from the marker to the payload."""
     payload_bytes: int
+    geometry: tuple[int, int] | None
 
     @property
     def size(self) -> int:
@@ -203,13 +220,21 @@ class RecordHead:
         if length > MAX_PAYLOAD_BYTES:
             raise BitstreamError(f"{where}: a payload of {length} bytes is not possible")
         sequence = pts = capture_ns = 0
+        geometry = None
         if kind in (RecordType.INTRA, RecordType.INTER):
             if numbers.position >= len(data):
                 raise BitstreamError(f"{where}: the file ends inside a record")
             sequence = data[numbers.position]
             numbers.position += 1
             pts, capture_ns = numbers.signed(), numbers.signed()
-        return cls(kind, data[2] & 63, sequence, pts, capture_ns, numbers.position, length)
+            if kind is RecordType.INTRA and sequence == OWN_GEOMETRY:
+                sequence, geometry = 0, (numbers.unsigned(), numbers.unsigned())
+                try:
+                    check_size(*geometry)
+                except ValueError as error:
+                    raise BitstreamError(f"{where}: {error}") from error
+        quality, start = data[2] & 63, numbers.position
+        return cls(kind, quality, sequence, pts, capture_ns, start, length, geometry)
 
     def complete(self, data: bytes, before: Record | None, *, where: str) -> Record:
         """Check the CRC of a whole record and give it with absolute times.
@@ -223,8 +248,9 @@ class RecordHead:
         payload = data[self.payload_start : -CRC_BYTES]
         if self.type is not RecordType.INTER:
             return Record(
-                self.type, payload, self.quality, self.sequence, self.pts, self.capture_ns
-            )
+                self.type, payload, self.quality, self.sequence,
+                self.pts, self.capture_ns, self.geometry,
+            )  # fmt: skip
         if before is None or self.sequence != (before.sequence + 1) & 0xFF:
             raise BitstreamError(f"{where}: the frame before this inter frame is missing")
         return Record(

@@ -40,7 +40,14 @@ class LvcWriter:
         return self._offset
 
     def write_frame(
-        self, payload: bytes, *, intra: bool, quality: int, pts: int, capture_ns: int
+        self,
+        payload: bytes,
+        *,
+        intra: bool,
+        quality: int,
+        pts: int,
+        capture_ns: int,
+        size: tuple[int, int] | None = None,
     ) -> None:
         """Append one frame.
 
@@ -50,17 +57,27 @@ class LvcWriter:
             quality: that of compress.
             pts: media time in units of the header's time base.
             capture_ns: wall clock, ns since 1970 UTC.
+            size: width and height of an intra frame and those that follow; None for the header's.
+
+        Raises:
+            ValueError: the frame can't stand here, or a number is out of its range.
+            OSError: it can't be written.
         """
+        geometry = None
         if intra:
             sequence = 0
-            self._intras.append((self._offset, pts))
+            if size != (self.header.width, self.header.height):
+                geometry = size
         elif self._before is None:
             raise ValueError("the first frame of a file must be intra; compress it without a state")
         else:
             sequence = (self._before.sequence + 1) & 0xFF
         kind = RecordType.INTRA if intra else RecordType.INTER
-        record = Record(kind, payload, quality, sequence, pts, capture_ns)
-        self._append(record.to_bytes(self._before))
+        record = Record(kind, payload, quality, sequence, pts, capture_ns, geometry)
+        data = record.to_bytes(self._before)
+        if intra:
+            self._intras.append((self._offset, pts))
+        self._append(data)
         self._before = record
 
     def write_metadata(self, data: bytes) -> None:

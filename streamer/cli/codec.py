@@ -58,7 +58,7 @@ def _add_encode(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="rt-nano", help="name or folder; default rt-nano")
     parser.add_argument("--quality", type=int, default=24, help="0 to 63; default 24")
     parser.add_argument("--kbps", type=float, help="mean bit rate, in place of --quality")
-    parser.add_argument("--size", metavar="WxH", help="of the recording; default as the source")
+    parser.add_argument("--size", metavar="WxH", help="other shapes keep theirs; default as it is")
     parser.add_argument("--device", default="auto", help="auto (default), cpu or cuda:0")
     parser.set_defaults(run=_encode)
 
@@ -108,7 +108,7 @@ def _decode(options: argparse.Namespace) -> int:
     with closing(source):
         info = source.open()
         if options.out.suffix.lower() == ".yuv":
-            _write_raw(_frames(source, options.source), options.out)
+            _write_raw(_frames(source, options.source), info, options.out)
         else:
             _write(source, info, options.out, learned=None, inputs=(options.source,))
         if source.statistics.corrupt:
@@ -157,10 +157,11 @@ def _frames(source: Source, name: Path) -> Iterator[SourceFrame]:
     return chain((first,), frames)
 
 
-def _write_raw(frames: Iterator[SourceFrame], out: Path) -> None:
+def _write_raw(frames: Iterator[SourceFrame], info: SourceInfo, out: Path) -> None:
+    """All frames in the size of the header, since nothing in the file would tell another."""
     with out.open("wb") as file:
         for frame in frames:
-            planes = _planes(frame, frame.width, frame.height)
+            planes = _planes(frame, info.width, info.height)
             for plane in (planes.y, planes.u, planes.v):
                 file.write(plane.tobytes())
 
@@ -191,6 +192,8 @@ def describe(path: Path) -> dict[str, object]:
     with LvcReader(path) as reader:
         header = reader.header
         frames = [record for record in reader.records() if record.is_frame]
+        others = [record.geometry for record in frames if record.geometry is not None]
+        sizes = dict.fromkeys([(header.width, header.height), *others])
         whole = reader.has_index
         damages = len(reader.damages)
     seconds = float((frames[-1].pts - frames[0].pts) * header.time_base) if frames else 0.0
@@ -198,7 +201,7 @@ def describe(path: Path) -> dict[str, object]:
     return {
         "codec": header.codec,
         "model": header.model_hash.hex()[:12],
-        "picture": f"{header.width}x{header.height}",
+        "picture": ", ".join(f"{width}x{height}" for width, height in sizes),
         "frames": len(frames),
         "intra": sum(record.type is RecordType.INTRA for record in frames),
         "seconds": round(seconds, 3),

@@ -82,13 +82,15 @@ class DiskLow:
 
 @dataclass(frozen=True, slots=True)
 class PictureResized:
-    """Frames changed their size and are letterboxed to that of the file from here on."""
+    """Frames changed their size; the file goes on."""
 
     path: Path
     from_size: tuple[int, int]
     """Width and height of the frames."""
     to_size: tuple[int, int]
-    """Width and height of the file."""
+    """Width and height in the file from here on."""
+    letterboxed: bool
+    """True if they keep the size that the file began with, and have bars."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,15 +140,15 @@ class WriterStatistics:
 
 
 class PictureFile(Protocol):
-    """One file of one size and one rising media clock; used by one thread."""
+    """One file of one rising media clock; used by one thread."""
 
     path: Path
     width: int
     height: int
-    """Of the canvases."""
+    """Of the first canvas, and those of its size."""
     codec: str
     size: tuple[int, int]
-    """Width and height of the pictures in the file, which may be smaller."""
+    """Width and height of their pictures in the file, which may be smaller."""
     finished: bool
     """True once the whole file is written."""
 
@@ -162,11 +164,14 @@ class PictureFile(Protocol):
     def is_behind(self) -> bool:
         """True if frames come faster than they are encoded."""
 
+    def recorded_size(self, width: int, height: int) -> tuple[int, int] | None:
+        """Width and height in the file of canvases of this size; None if it can't take them."""
+
     def blank(self, width: int | None = None, height: int | None = None) -> Canvas:
         """Give a canvas of the file's size, or another, with undefined content."""
 
     def write(self, canvas: Canvas, times: FrameTimes) -> None:
-        """Encode a canvas.
+        """Encode a canvas of a size that the file takes.
 
         Raises:
             SinkError: encoder or disk failed, now or earlier; what was flushed plays.

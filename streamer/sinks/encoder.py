@@ -55,7 +55,8 @@ class LearnedOptions:
     cap: bool = False
     """True lets kbps only lower the quality."""
     size: tuple[int, int] | None = None
-    """Width and height of what is recorded; None for that of the pictures."""
+    """Width and height of what is recorded, at as many pixels where pictures have another shape;
+    None for that of the pictures."""
     emphasis: int = 12
     """By how much the quality is better where things happen."""
     device: str = "auto"

@@ -1,12 +1,14 @@
 """Compress canvases into one .lvc file with the learned codec, in a thread of its own.
 
-What the network needs is taken from the canvas at its own, smaller size. `is_behind` says that
-frames come faster than it takes them. One per file; not thread-safe.
+What the network needs is taken from the canvas at its own, smaller size; where the canvases change
+theirs, the file goes on with a new geometry. `is_behind` says that frames come faster than the
+network takes them. One per file; not thread-safe.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import queue
 import threading
 import time
@@ -39,6 +41,8 @@ BLOCK_PX = 16
 _TRIAL_SIZE, _TRIALS, _LEAST_TRIALS, _TRIAL_S = (320, 192), 7, 3, 0.5
 _SCALES = (1.0, 3 / 4, 2 / 3, 1 / 2, 3 / 8, 1 / 3, 1 / 4)
 _LEAST_PX = 96
+_SAME_SHAPE = 0.03
+"""Relative difference between two ratios of sides that no one sees."""
 _SHARE = 0.5
 """Of the time that a frame has, for its network."""
 _WAITING = 25
@@ -73,8 +77,9 @@ class LvcFile:
         Args:
             path: of the file; its folder must exist.
             options: with `learned`.
-            width: of the canvases, px; the file's pictures have the size that `learned` says.
-            height: of the canvases, px.
+            width: of the first canvas, px; its picture has the size that `learned` says, or as
+                many pixels where that has another shape.
+            height: of the first canvas, px.
             overwrite: True replaces an existing file.
 
         Raises:
@@ -86,7 +91,7 @@ class LvcFile:
         self.path, self.width, self.height = path, width, height
         self.codec: str = options.codec
         self.finished = False
-        self.size = learned.size or (width, height)
+        self.size = self.recorded_size(width, height)
         self._live = options.live
         self._key = (learned.model, learned.device, max(1, options.threads))
         self._codec = take_codec(*self._key)
@@ -125,6 +130,15 @@ class LvcFile:
         """True if frames come faster than the network takes them; a file can wait for it."""
         return self._live and self._jobs.qsize() >= _BEHIND
 
+    def recorded_size(self, width: int, height: int) -> tuple[int, int]:
+        """See base.PictureFile; it takes canvases of any size."""
+        wanted = self._learned.size or (width, height)
+        across, down = wanted[0] / width, wanted[1] / height
+        if abs(across / down - 1) < _SAME_SHAPE:
+            return wanted
+        scale = min(1.0, math.sqrt(across * down))
+        return (max(2, int(width * scale / 2) * 2), max(2, int(height * scale / 2) * 2))
+
     def blank(self, width: int | None = None, height: int | None = None) -> Canvas:
         """See base.PictureFile."""
         return blank_canvas(width or self.width, height or self.height)
@@ -140,11 +154,13 @@ class LvcFile:
         now = max(now, self._last + 1)
         self._last = now
         emphasis = None
+        planes = canvas.planes
+        size = self.recorded_size(planes.width, planes.height)
         if canvas.objects_xyxy is not None:
-            across, down = self.size[0] / self.width, self.size[1] / self.height
+            across, down = size[0] / planes.width, size[1] / planes.height
             objects = canvas.objects_xyxy * np.array([across, down, across, down], np.float32)
-            emphasis = emphasis_of(objects, self.size, self._learned.emphasis)
-        job = _Job(self._scaled(canvas.planes), emphasis, now, times.capture_ns)
+            emphasis = emphasis_of(objects, size, self._learned.emphasis)
+        job = _Job(_scaled(planes, size), emphasis, now, times.capture_ns)
         self._jobs.put(job)
         self._taken += 1
 
@@ -175,17 +191,6 @@ class LvcFile:
         except OSError as error:
             give_back(self._key, self._codec)
             raise sink_error(self.path, error) from error
-
-    def _scaled(self, planes: Planes) -> Planes:
-        """A copy in the file's size."""
-        width, height = self.size
-        small = Planes.empty(width, height)
-        if (planes.width, planes.height) == (width, height):
-            small.copy_from(planes)
-            return small
-        for plane, into in ((planes.y, small.y), (planes.u, small.u), (planes.v, small.v)):
-            cv2.resize(plane, into.shape[::-1], dst=into, interpolation=cv2.INTER_AREA)
-        return small
 
     def _run(self) -> None:
         try:
@@ -306,6 +311,17 @@ def take_codec(model: str, device: str, threads: int) -> RtRuntime:
 def give_back(key: tuple[str, str, int], codec: RtRuntime) -> None:
     """Let the next file have a network."""
     _idle[key].append(codec)
+
+
+def _scaled(planes: Planes, size: tuple[int, int]) -> Planes:
+    """A copy in another size, width and height."""
+    small = Planes.empty(*size)
+    if (planes.width, planes.height) == size:
+        small.copy_from(planes)
+        return small
+    for plane, into in ((planes.y, small.y), (planes.u, small.u), (planes.v, small.v)):
+        cv2.resize(plane, into.shape[::-1], dst=into, interpolation=cv2.INTER_AREA)
+    return small
 
 
 def _rate_of(learned: LearnedOptions) -> RateControl:

@@ -148,6 +148,10 @@ class Mp4Writer:
             encode_ms=self._encode_ns / 1e6,
         )
 
+    def recorded_size(self, width: int, height: int) -> tuple[int, int] | None:
+        """See base.PictureFile; a file has one size."""
+        return self.size if (width, height) == self.size else None
+
     def blank(self, width: int | None = None, height: int | None = None) -> Canvas:
         """Give a canvas of the file's size, or another, with undefined content."""
         return blank_canvas(width or self.width, height or self.height)

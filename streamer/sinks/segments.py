@@ -1,8 +1,8 @@
 """Record one camera for ever, as files of a minute named by the UTC time of their first frame.
 
-Files are cut by media time, and where the media clock restarts or the picture changes its size. A
-full disk stops the recording, not the caller: frames are counted as lost until there is room again.
-One per camera; not thread-safe.
+Files are cut by media time, where the media clock restarts, and where the picture changes its size
+and the file can't follow. A full disk stops the recording, not the caller: frames are counted as
+lost until there is room again. One per camera; not thread-safe.
 
     FOLDER/gate/2026-11-21/gate_20261121T101530.123Z.mp4
 """
@@ -27,6 +27,7 @@ from streamer.sinks.base import (
     DiskLow,
     Notice,
     PictureFile,
+    PictureResized,
     RecordingFailed,
     RecordingResumed,
     SegmentStarted,
@@ -94,6 +95,7 @@ class SegmentRecorder:
         self._writer: PictureFile | None = None
         self._first: FrameTimes | None = None
         self._newest: FrameTimes | None = None
+        self._source_size = (0, 0)
         self._failures = 0  # in a row; told at the first
         self._retry_at_s = 0.0
         self._lost_now = 0
@@ -136,6 +138,7 @@ class SegmentRecorder:
             self._lose(1)
             return notices
         try:
+            self._tell_resized(self._writer, canvas, notices)
             self._writer.write(canvas, times)
             self._newest = times
         except SinkError as error:
@@ -157,13 +160,12 @@ class SegmentRecorder:
         writer, first, newest = self._writer, self._first, self._newest
         if writer is None or first is None or newest is None:
             return False
-        size = (canvas.planes.width, canvas.planes.height)
         return (
             times.discontinuity
             or times.time_base != first.time_base
             or times.pts <= newest.pts
             or (times.pts - first.pts) * times.time_base >= self._segment_s
-            or size != (writer.width, writer.height)
+            or writer.recorded_size(canvas.planes.width, canvas.planes.height) is None
         )
 
     def _begin(self, canvas: Canvas, times: FrameTimes, notices: list[Notice]) -> None:
@@ -180,6 +182,7 @@ class SegmentRecorder:
             self._fail(path, sink_error(path, error), notices)
             return
         self._first = self._newest = times
+        self._source_size = (canvas.planes.width, canvas.planes.height)
         self._tell_begun(self._writer, times, free_bytes, notices)
 
     def _options_now(self) -> WriterOptions:
@@ -221,6 +224,14 @@ class SegmentRecorder:
         if low and not self._told_low:
             notices.append(DiskLow(self.folder, free_bytes))
         self._told_low = low
+
+    def _tell_resized(self, writer: PictureFile, canvas: Canvas, notices: list[Notice]) -> None:
+        """Tell a new size that the file follows."""
+        size = (canvas.planes.width, canvas.planes.height)
+        recorded = writer.recorded_size(*size)
+        if size != self._source_size and recorded is not None:
+            notices.append(PictureResized(writer.path, size, recorded, letterboxed=False))
+        self._source_size = size
 
     def _tell_resumed(self, writer: PictureFile, notices: list[Notice]) -> None:
         """Tell the end of a failure, once something has reached the disk again."""

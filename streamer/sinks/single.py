@@ -1,7 +1,7 @@
 """Write one file for the whole run, whatever sizes and media clocks its frames have (`--out FILE`).
 
-Frames of another size are letterboxed to that of the first; a media clock that restarts goes on one
-frame period after the last. One per run of a stage; not thread-safe.
+Frames of another size are letterboxed to that of the first where the file can't follow. A media
+clock that restarts goes on one frame period after the last. One per run; not thread-safe.
 """
 
 from __future__ import annotations
@@ -178,12 +178,14 @@ class SingleFile:
         )
 
     def _fit(self, canvas: Canvas, writer: PictureFile, notices: list[Notice]) -> Canvas:
-        """Letterbox a canvas of another size; say so when the size changes."""
-        size, wanted = (canvas.planes.width, canvas.planes.height), (writer.width, writer.height)
+        """Letterbox a canvas that the file can't take; say so when the size changes."""
+        size = (canvas.planes.width, canvas.planes.height)
+        recorded = writer.recorded_size(*size)
         if size != self._source_size:
             self._source_size = size
-            notices.append(PictureResized(self.path, from_size=size, to_size=wanted))
-        if size == wanted:
+            to_size, letterboxed = recorded or writer.size, recorded is None
+            notices.append(PictureResized(self.path, size, to_size, letterboxed=letterboxed))
+        if recorded is not None:
             return canvas
         fitted = writer.blank()
         letterbox(canvas.planes, fitted.planes)

@@ -359,7 +359,8 @@ def _event(notice: Notice) -> tuple[str, Fields]:
         return "recording.changed", {"path": str(notice.folder), "message": room}
     if isinstance(notice, PictureResized):
         sizes = [f"{width}x{height}" for width, height in (notice.from_size, notice.to_size)]
-        text = f"frames are {sizes[0]} from here on, letterboxed to {sizes[1]}"
+        how = "letterboxed to" if notice.letterboxed else "recorded at"
+        text = f"frames are {sizes[0]} from here on, {how} {sizes[1]}"
         return "recording.changed", {"path": str(notice.path), "message": text}
     assert isinstance(notice, TimelineJoined)
     text = f"the source's clock restarted; the file goes on at {notice.media_s:.3f} s"

@@ -174,6 +174,7 @@ class Frame:
     q: np.ndarray | None
     emphasis: np.ndarray
     vectors: np.ndarray
+    size: tuple[int, int]
 
 
 def read_file(path: Path, folder: Path) -> tuple[dict[str, object], list[Frame], list[bytes]]:
@@ -191,13 +192,8 @@ def read_file(path: Path, folder: Path) -> tuple[dict[str, object], list[Frame],
     header = {"codec": name, "model": digest, "size": (width, height), "time_base": (num, den)}
     header |= {"colour": colour, "periods": (intra_period, refresh_period)}
     model = Model(folder)
-    rows, columns = -(-height // 64), -(-width // 64)
     frames: list[Frame] = []
     metadata = []
-    emphasis = np.zeros((4 * rows, 4 * columns), np.int64)
-    vectors = np.zeros((4 * rows, 4 * columns, 2), np.int64)
-    before = np.zeros((model.meta["latents"], 4 * rows, 4 * columns), np.int64)
-    z_before = np.zeros((model.meta["hyper"], rows, columns), np.int64)
     while head.at < len(data):
         assert head.take(2) == b"\xa5\x4c"
         start = head.at
@@ -205,6 +201,8 @@ def read_file(path: Path, folder: Path) -> tuple[dict[str, object], list[Frame],
         kind, quality, length = first >> 6, first & 63, head.varint()
         if kind < 2:
             sequence, pts, capture = head.take(1)[0], head.svarint(), head.svarint()
+            if kind == 0:
+                size = (head.varint(), head.varint()) if sequence else (width, height)
         payload = head.take(length)
         assert zlib.crc32(data[start : head.at]) == struct.unpack("<I", head.take(4))[0]
         if kind == 2:
@@ -214,14 +212,20 @@ def read_file(path: Path, folder: Path) -> tuple[dict[str, object], list[Frame],
         if kind == 1:
             pts, capture = pts + frames[-1].pts, capture + frames[-1].capture_ns
             assert sequence != 0
+        else:
+            rows, columns = -(-size[1] // 64), -(-size[0] // 64)
+            emphasis = np.zeros((4 * rows, 4 * columns), np.int64)
+            vectors = np.zeros((4 * rows, 4 * columns, 2), np.int64)
+            before = np.zeros((model.meta["latents"], 4 * rows, 4 * columns), np.int64)
+            z_before = np.zeros((model.meta["hyper"], rows, columns), np.int64)
         if kind == 1 and not payload:
-            frames.append(Frame(False, quality, pts, capture, None, None, emphasis, vectors))
+            frames.append(Frame(False, quality, pts, capture, None, None, emphasis, vectors, size))
             continue
         word = "intra" if kind == 0 else "inter"
         parts = Payload(payload)
         plain = np.zeros((4 * rows, 4 * columns), np.int64)
-        emphasis = parts.array(plain, model.tables("y")) + (emphasis if kind == 1 else plain)
-        vectors = read_vectors(parts, model, vectors) if kind == 1 else np.zeros_like(vectors)
+        emphasis = parts.array(plain, model.tables("y")) + emphasis
+        vectors = read_vectors(parts, model, vectors) if kind == 1 else vectors
         qualities = np.clip(emphasis + quality, 0, model.meta["qualities"] - 1)
         table = np.arange(model.meta["hyper"])[:, None, None] + np.zeros_like(z_before)
         if kind == 1:
@@ -235,5 +239,5 @@ def read_file(path: Path, folder: Path) -> tuple[dict[str, object], list[Frame],
             index = scale_index(model, word, z, before, qualities, a)
             q[half] = parts.array(index[half], model.tables("y"))
         before = np.minimum(np.abs(q), 15) if kind == 1 else np.zeros_like(q)
-        frames.append(Frame(kind == 0, quality, pts, capture, z, q, emphasis, vectors))
+        frames.append(Frame(kind == 0, quality, pts, capture, z, q, emphasis, vectors, size))
     return header, frames, metadata

@@ -16,7 +16,8 @@ from engines.codec.runtime import RtRuntime
 
 def test_no_damage_of_a_tiny_recording_fails(tmp_path):
     codec = RtRuntime(tiny_model(), device="onnxruntime:cpu")
-    victim = fuzz.Victim(codec, moving_pictures(2, 64, 64), tmp_path / "a.lvc")
+    pictures = moving_pictures(2, 64, 64) + moving_pictures(1, 48, 32)
+    victim = fuzz.Victim(codec, pictures, tmp_path / "a.lvc")
     rng = np.random.default_rng(1)
     outcomes = [
         fuzz.truncate_everywhere(victim),

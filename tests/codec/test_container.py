@@ -264,21 +264,76 @@ def test_a_header_checks_itself(change, text):
         Header(**(fields | change))
 
 
-def test_a_picture_of_another_size_is_refused_and_costs_nothing(tmp_path):
-    first, second, *_ = moving_pictures(2, WIDTH, HEIGHT)
-    (other,) = moving_pictures(1, 2 * WIDTH, HEIGHT)
+SIZES = [(WIDTH, HEIGHT)] * 2 + [(36, 20)] * 7 + [(WIDTH, HEIGHT)] * 2
+
+
+@pytest.fixture
+def resized(tmp_path) -> tuple[Path, list[Picture]]:
+    """A file whose pictures have SIZES, and those pictures."""
+    pictures = [moving_pictures(i + 1, *size)[i] for i, size in enumerate(SIZES)]
+    path = tmp_path / "sizes.lvc"
+    with (
+        LvcWriter(path, header()) as writer,
+        Recorder(DifferenceCodec(), writer, quality=30) as recorder,
+    ):
+        for i, picture in enumerate(pictures):
+            recorder.add(picture, pts=i, capture_ns=i)
+    return path, pictures
+
+
+def test_a_new_size_begins_with_an_intra_frame_of_its_own_geometry(resized):
+    path, pictures = resized
+    played, damages = play(path)
+    assert damages == []
+    assert [i for i, p in enumerate(played) if p.intra] == [0, 2, 7, 9]
+    for one, picture in zip(played, pictures, strict=True):
+        assert_same(one.picture, picture)
+    with LvcReader(path) as reader:
+        geometries = [r.geometry for r in reader.records() if r.type is RecordType.INTRA]
+    assert geometries == [None, (36, 20), (36, 20), None]
+
+
+@pytest.mark.parametrize(("pts", "first"), [(1, 0), (6, 2), (8, 7), (10, 9)])
+def test_seek_finds_a_geometry(resized, pts, first):
+    path, pictures = resized
+    with LvcReader(path) as reader:
+        reader.seek(pts)
+        played = list(Player(DifferenceCodec(), reader).pictures())
+    assert len(played) == len(pictures) - first
+    assert_same(played[0].picture, pictures[first])
+
+
+def test_a_damaged_geometry_costs_the_frames_to_the_next_intra(resized):
+    path, pictures = resized
+    with LvcReader(path) as reader:
+        offset = reader.index()[1].offset
+    data = bytearray(path.read_bytes())
+    place = data.index(bytes([36, 20]), offset)
+    for side in (35, 0):
+        data[place] = side
+        path.write_bytes(data)
+        played, damages = play(path)
+        assert [p.pts for p in played] == [0, 1, 7, 8, 9, 10]
+        assert [d.offset for d in damages] == [offset]
+        for one in played:
+            assert_same(one.picture, pictures[one.pts])
+    assert "width and height must be 1..16384, got 0x20" in damages[0].reason
+
+
+def test_a_picture_beyond_every_file_is_refused_and_costs_nothing(tmp_path):
+    first, second = moving_pictures(2, WIDTH, HEIGHT)
+    wide = Picture(np.zeros((2, 16386), np.uint8), *[np.zeros((1, 8193), np.uint8)] * 2)
     path = tmp_path / "a.lvc"
     with (
         LvcWriter(path, header()) as writer,
         Recorder(DifferenceCodec(), writer, quality=30) as recorder,
     ):
         recorder.add(first, pts=0, capture_ns=0)
-        message = f"one size, {WIDTH}x{HEIGHT}, got {2 * WIDTH}x{HEIGHT}; scale it, or begin"
-        with pytest.raises(ValueError, match=message):
-            recorder.add(other, pts=1, capture_ns=1)
+        with pytest.raises(ValueError, match=r"must be 1..16384, got 16386x2"):
+            recorder.add(wide, pts=1, capture_ns=1)
         recorder.add(second, pts=2, capture_ns=2)
-    with LvcReader(path) as reader:
-        assert [p.pts for p in Player(DifferenceCodec(), reader).pictures()] == [0, 2]
+    played, _ = play(path)
+    assert [(p.pts, p.intra) for p in played] == [(0, True), (2, False)]
 
 
 def test_the_first_frame_must_be_intra(tmp_path):

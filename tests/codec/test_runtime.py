@@ -187,6 +187,28 @@ def test_an_independent_reader_finds_every_symbol_of_a_file(tmp_path):
     ]
 
 
+def test_an_independent_reader_follows_a_new_geometry(tmp_path):
+    codec = runtime()
+    header = Header("rt-tiny", codec.model_hash, WIDTH, HEIGHT, Fraction(1, 25), 3, 4)
+    sizes = [(WIDTH, HEIGHT)] * 2 + [(131, 40)] * 4
+    with (
+        LvcWriter(tmp_path / "a.lvc", header) as writer,
+        Recorder(codec, writer, quality=40) as recorder,
+    ):
+        for i, size in enumerate(sizes):
+            recorder.add(moving_pictures(i + 1, *size)[i], pts=i, capture_ns=i)
+    _, frames, _ = read_file(tmp_path / "a.lvc", tiny_model())
+    assert [f.size for f in frames] == sizes
+    assert [f.intra for f in frames] == [True, False, True, False, False, True]
+    with LvcReader(tmp_path / "a.lvc") as reader:
+        played = list(Player(codec, reader).pictures())
+        records = list(reader.records())
+    assert [p.picture.y.shape[::-1] for p in played] == sizes
+    read = codec.parse(records[2].payload, None, width=131, height=40, quality=records[2].quality)
+    np.testing.assert_array_equal(read.q, frames[2].q)
+    assert np.count_nonzero(read.q) > 20
+
+
 def test_a_file_plays_from_any_intra_frame(tmp_path):
     codec = runtime(refresh=2)
     header = Header("rt-tiny", codec.model_hash, WIDTH, HEIGHT, Fraction(1, 25), 4, 2)
