@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,8 @@ def speed(codec: RtRuntime, pictures: Sequence[Picture], path: Path) -> dict[str
         LvcWriter(path, header) as writer,
         Recorder(codec, writer, quality=QUALITY) as recorder,
     ):
-        for number, picture in enumerate(pictures):
-            recorder.add(picture, pts=number, capture_ns=number)
+        for number, (picture, following) in enumerate(zip_longest(pictures, pictures[1:])):
+            recorder.add(picture, pts=number, capture_ns=number, following=following)
             encode.lap()
     decode = _Stopwatch()
     with LvcReader(path) as reader:

@@ -62,6 +62,11 @@ class Engine(Protocol):
     def depth(self) -> int:
         """Requests that may be in flight at once through start."""
 
+    @property
+    def picture_step(self) -> int:
+        """Pictures may be smaller than `inputs` say, by multiples of so many pixels; 0: not at
+        all."""
+
     def infer(self, arrays: Arrays) -> dict[str, Array]:
         """Run the network once and wait.
 

@@ -40,6 +40,8 @@ _WARNINGS_ARE_NOISE = 3  # ONNX Runtime's log level that shows errors alone
 class OnnxRuntimeEngine:
     """One network in one ONNX Runtime session, which several threads may use at once."""
 
+    picture_step = 0
+
     def __init__(
         self,
         path: str | Path,

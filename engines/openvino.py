@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Lock
 
 import numpy as np
 import openvino as ov
@@ -18,6 +20,8 @@ from engines.base import Array, Arrays, Done, Flights, TensorSpec, check_arrays,
 from engines.errors import EngineFailed, EngineUnavailable, ModelError
 from engines.onnxfile import read_metadata
 
+Size = tuple[int, ...]
+"""Height and width of a picture; nothing for that of the file."""
 PRECISIONS = ("f32", "bf16", "f16", "auto")
 
 
@@ -54,6 +58,7 @@ class OpenVinoEngine:
         self.metadata: Mapping[str, str] = read_metadata(path)
         self.name, self.device, self.version = "openvino", device, ov.__version__.split("-")[0]
         self.depth = streams
+        self.picture_step = int(self.metadata.get("picture_step", 0))
         self._where = f"openvino {device}: {Path(path).name}"
         core = ov.Core()
         kind = device.upper()
@@ -63,31 +68,34 @@ class OpenVinoEngine:
                 f"got {device!r}; install the driver of that device, or use cpu"
             )
         options = _options(kind, streams, threads, precision or "f32", cache)
-        try:
+
+        def compiled(size: Size) -> ov.CompiledModel:
             model = core.read_model(path)
-            model.reshape({port: _shape(port, batch) for port in model.inputs})
-            compiled = core.compile_model(model, kind, options)
+            model.reshape({port: _shape(port, batch, size) for port in model.inputs})
+            return core.compile_model(model, kind, options)
+
+        try:
+            whole = compiled(())
         except RuntimeError as error:
             raise ModelError(
                 f"{path}: OpenVINO can't compile this network: {_reason(error)}; "
                 "export it again with known operators, or load it with onnxruntime:cpu"
             ) from error
-        self.inputs = tuple(_spec(port) for port in compiled.inputs)
-        self.outputs = tuple(_spec(port) for port in compiled.outputs)
-        self._requests: SimpleQueue[ov.InferRequest] = SimpleQueue()
-        for _ in range(streams):
-            self._requests.put(compiled.create_infer_request())
+        self.inputs = tuple(_spec(port) for port in whole.inputs)
+        self.outputs = tuple(_spec(port) for port in whole.outputs)
+        self._compiled, self._lock = compiled, Lock()
+        self._requests = {self._size_of(zeros(self.inputs)): self._requests_of(whole)}
         self._flights = Flights(streams, self._where)
         self._closed = False
 
     def infer(self, arrays: Arrays) -> dict[str, Array]:
         """Run once; waits for a free stream. See Engine.infer."""
-        check_arrays(self._where, self.inputs, arrays)
+        self._check(arrays)
         return self._run(arrays)
 
     def start(self, arrays: Arrays, done: Done) -> None:
         """Run in the background. See Engine.start."""
-        check_arrays(self._where, self.inputs, arrays)
+        self._check(arrays)
         self._flights.start(lambda: self._run(arrays), done)
 
     def warm_up(self) -> None:
@@ -98,12 +106,41 @@ class OpenVinoEngine:
         """Wait for what is in flight and let go of the network."""
         self._flights.close()
         self._closed = True
-        self._requests = SimpleQueue()
+        self._requests = {}
+
+    def _check(self, arrays: Arrays) -> None:
+        specs = self.inputs
+        if self.picture_step:
+            specs = tuple(
+                _smaller(spec, arrays.get(spec.name), self.picture_step) for spec in specs
+            )
+        check_arrays(self._where, specs, arrays)
+
+    def _size_of(self, arrays: Arrays) -> Size:
+        return arrays[self.inputs[0].name].shape[2:] if self.picture_step else ()
+
+    def _requests_of(self, compiled: ov.CompiledModel) -> SimpleQueue[ov.InferRequest]:
+        requests: SimpleQueue[ov.InferRequest] = SimpleQueue()
+        for _ in range(self.depth):
+            requests.put(compiled.create_infer_request())
+        return requests
+
+    def _requests_for(self, size: Size) -> SimpleQueue[ov.InferRequest]:
+        """Requests for pictures of this size; the first of a size compiles the network for it."""
+        with self._lock:
+            if size not in self._requests:
+                self._requests[size] = self._requests_of(self._compiled(size))
+            return self._requests[size]
 
     def _run(self, arrays: Arrays) -> dict[str, Array]:
         if self._closed:
             raise EngineFailed(f"{self._where}: the engine is closed; load it again")
-        requests = self._requests
+        try:
+            requests = self._requests_for(self._size_of(arrays))
+        except RuntimeError as error:
+            raise EngineFailed(
+                f"{self._where}: this size does not compile: {_reason(error)}"
+            ) from error
         request = requests.get()
         try:
             given = request.infer(dict(arrays), share_inputs=True)  # copies of its outputs
@@ -151,11 +188,24 @@ def devices() -> tuple[str, ...]:
     return tuple(ov.Core().available_devices)
 
 
-def _shape(port: ov.Output, batch: int | None) -> ov.PartialShape:
+def _shape(port: ov.Output, batch: int | None, size: Size) -> ov.PartialShape:
     shape = port.get_partial_shape()
     if batch is not None and len(shape) and shape[0].is_dynamic:
         shape[0] = batch
+    for axis, length in enumerate(size, 2):
+        shape[axis] = length
     return shape
+
+
+def _smaller(spec: TensorSpec, array: Array | None, step: int) -> TensorSpec:
+    """The spec with the picture's size of an array, if that is a smaller one."""
+    size = () if array is None else array.shape[2:]
+    if len(size) != len(spec.shape[2:]) or any(
+        most is None or n > most or n % step or not n
+        for n, most in zip(size, spec.shape[2:], strict=True)
+    ):
+        return spec
+    return replace(spec, shape=(*spec.shape[:2], *size))
 
 
 def _spec(port: ov.ConstOutput) -> TensorSpec:

@@ -42,7 +42,7 @@ def yolox_signature(size: int = 64, batch: int | None = None) -> Signature:
 class PlantedEngine:
     """An engine whose output is given; only what Detector reads of an engine."""
 
-    name, device, version, depth = "planted", "cpu", "1", 1
+    name, device, version, depth, picture_step = "planted", "cpu", "1", 1, 0
 
     def __init__(self, signature: Signature, metadata: dict[str, str] | None = None) -> None:
         self.inputs, self.outputs = (signature.input,), (signature.output,)
@@ -385,6 +385,50 @@ def test_the_shipped_detector_is_small_and_says_what_it_is() -> None:
     assert not detector.signature.enlarge
     assert detector.engine.metadata["licence"] == "Apache-2.0"
     detector.close()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "filled"),
+    [
+        ([(1280, 720)], (256, 448)),
+        ([(640, 480)], (288, 416)),
+        ([(320, 240)], (256, 352)),
+        ([(176, 144)], (160, 192)),
+        ([(1280, 720), (640, 480)], (288, 448)),
+    ],
+)
+def test_an_input_is_no_larger_than_frames_fill(
+    sizes: list[tuple[int, int]], filled: tuple[int, int]
+) -> None:
+    street = Street(3)
+    planes = Planes.empty(street.width, street.height)
+    street.render(200, planes)
+    frames = [
+        tuple(
+            cv2.resize(plane, (width // part, height // part), interpolation=cv2.INTER_AREA)
+            for plane, part in ((planes.y, 1), (planes.u, 2), (planes.v, 2))
+        )
+        for width, height in sizes
+    ]
+    small, whole = (
+        Detector.load("street", device=f"{library}:cpu", score=score)
+        for library, score in (("openvino", 0.3), ("onnxruntime", 0.5))
+    )
+    arrays, padded = small.prepare_batch(frames), whole.prepare_batch(frames)
+    assert arrays["planes"].shape == (len(sizes), 3, *filled)
+    assert padded["planes"].shape == (len(sizes), 3, 288, 448)
+    found = small.decode_batch(small.engine.infer(arrays), sizes)
+    wanted = whole.decode_batch(whole.engine.infer(padded), sizes)
+    for one, other in zip(found, wanted, strict=True):
+        assert len(other) >= 2
+        assert (box_iou(other.boxes_xyxy, one.boxes_xyxy).max(axis=1) > 0.8).all()
+
+
+def test_pictures_of_a_size_that_a_network_lacks_are_refused() -> None:
+    detector = Detector.load("street", device="openvino:cpu")
+    for size in ((250, 448), (320, 448), (0, 448)):
+        with pytest.raises(EngineMismatch, match=r"planes must have shape \?x3x288x448"):
+            detector.engine.infer({"planes": np.zeros((1, 3, *size), np.uint8)})
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ class Planted:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     metadata: dict[str, str] = field(default_factory=dict)
-    name, device, version, depth = "planted", "cpu", "1", 1
+    name, device, version, depth, picture_step = "planted", "cpu", "1", 1, 0
 
 
 def engine(

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 U8 = NDArray[np.uint8]
+I32 = NDArray[np.int32]
 StateT = TypeVar("StateT")
 Pack = Callable[[], bytes]
 """Turns the symbols of one frame into its payload; needs no network, and may run in a thread."""
@@ -59,11 +60,25 @@ class Codec(ABC, Generic[StateT]):
         *,
         quality: int,
         emphasis: NDArray[np.int8] | None = None,
+        vectors: I32 | None = None,
     ) -> tuple[Pack, StateT]:
         """Run the network over one picture: the first and longer half of compress.
 
         The next frame may be analysed while the symbols of this one are packed.
+
+        Args:
+            frame, state, quality, emphasis: as for compress.
+            vectors: what find_motion gave for this picture and the one of the state, if it was
+                asked ahead.
         """
+
+    def find_motion(self, frame: Planes420, before: Planes420) -> I32 | None:
+        """Vectors from a picture to the one before it, None where the network finds them.
+
+        Needs no state, and may run in a thread while the frame before is analysed.
+        """
+        del frame, before
+        return None
 
     def compress(
         self,

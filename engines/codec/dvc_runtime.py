@@ -78,8 +78,10 @@ class DvcRuntime(Codec[DvcState]):
         *,
         quality: int,
         emphasis: NDArray[np.int8] | None = None,
+        vectors: I32 | None = None,
     ) -> tuple[Pack, DvcState]:
         """Code one picture. See base.Codec."""
+        del vectors
         check_quality(quality, self.qualities)
         if emphasis is not None:
             raise ValueError("emphasis must be None for dvc, which has one quality; leave it out")

@@ -34,6 +34,8 @@ RADII = (2, 1)
 """Quarters of a sample that vectors are tried beside those of the neighbours."""
 PRICE = 20.0
 """Sums of absolute differences that one bit of a vector must save."""
+BITS = np.log2(1 + 2 * np.arange(2 * FARTHEST + 1, dtype=np.float32))
+"""About what a difference between two vectors takes."""
 FILTERS = np.array(
     [
         (0, 0, 0, 64, 0, 0, 0, 0),
@@ -63,6 +65,8 @@ def find_motion(now: U8, before: U8) -> I32:
     Returns:
         (H / 16, W / 16, 2) x and y in quarters of a sample. All zero where nothing moves.
     """
+    if np.array_equal(now, before):
+        return np.zeros((now.shape[0] // BLOCK, now.shape[1] // BLOCK, 2), np.int32)
     scale = 1
     while now.size > SEARCHED * scale**2 and scale < COARSEST:
         scale *= 2
@@ -142,7 +146,7 @@ class _Search:
         """About what each vector takes between its left and its right neighbour."""
         left = np.abs(vectors - self.neighbours(0, -1))
         right = np.abs(vectors - self.neighbours(0, 1))
-        return np.asarray(np.log2((1 + 2 * left) * (1.0 + 2 * right)).sum(-1), np.float32)
+        return np.asarray((BITS[left] + BITS[right]).sum(-1), np.float32)
 
 
 def move(picture: Planes420, vectors: I32) -> Picture:

@@ -14,7 +14,7 @@ from typing import Generic
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.codec.base import Codec, Picture, Planes420, StateT
+from engines.codec.base import I32, Codec, Picture, Planes420, StateT
 from engines.codec.errors import BitstreamError
 from engines.codec.rate import ConstantQuality, RateControl
 from engines.codec.reader import LvcReader
@@ -33,8 +33,8 @@ class Recorder(Generic[StateT]):
     """Compresses pictures into a writer, with an intra frame at every period of its header, and
     where the pictures change their size.
 
-    While the network looks at one frame, the symbols of the frame before are packed and written by
-    a thread; so a file has all frames only after `flush`.
+    While the network looks at one frame, one thread packs and writes the symbols of the frame
+    before, and one finds the motion of the next; so a file has all frames only after `flush`.
     """
 
     def __init__(
@@ -55,8 +55,10 @@ class Recorder(Generic[StateT]):
         self._position = 0
         self._size = (0, 0)
         self._last_pts: int | None = None
-        self._thread = ThreadPoolExecutor(1, "pack")
+        self._threads = ThreadPoolExecutor(2, "codec")
         self._packing: Future[None] | None = None
+        self._ahead: tuple[Planes420, Future[I32 | None]] | None = None
+        """The next picture, and its motion."""
 
     def add(
         self,
@@ -65,6 +67,7 @@ class Recorder(Generic[StateT]):
         pts: int,
         capture_ns: int,
         emphasis: NDArray[np.int8] | None = None,
+        following: Planes420 | None = None,
     ) -> None:
         """Compress one picture, and have it appended.
 
@@ -73,6 +76,8 @@ class Recorder(Generic[StateT]):
             pts: media time in units of the header's time base.
             capture_ns: wall clock, ns since 1970 UTC.
             emphasis: see base.Codec.compress.
+            following: the picture of the next call, where it is there already: its motion is found
+                meanwhile. It must stay as it is.
 
         Raises:
             ValueError: the picture is larger than a file can hold.
@@ -85,8 +90,16 @@ class Recorder(Generic[StateT]):
             self._state, self._position, self._size = None, 0, (width, height)
         position, intra = self._position, self._state is None
         quality = min(self._rate.next() + quality_offset(position), self._codec.qualities - 1)
+        vectors = self._found(picture)
+        if (
+            following is not None
+            and following.y.shape == picture.y.shape
+            and position + 1 != period
+        ):
+            search = self._threads.submit(self._codec.find_motion, following, picture)
+            self._ahead = following, search
         pack, self._state = self._codec.analyse(
-            picture, self._state, quality=quality, emphasis=emphasis
+            picture, self._state, quality=quality, emphasis=emphasis, vectors=vectors
         )
         seconds = self._seconds_since(pts)
         self.flush()  # the writer is one thread's at a time
@@ -103,7 +116,7 @@ class Recorder(Generic[StateT]):
             )
             self._rate.spent(position, quality, len(payload), seconds)
 
-        self._packing = self._thread.submit(write)
+        self._packing = self._threads.submit(write)
         self._position += 1
 
     def add_metadata(self, data: bytes) -> None:
@@ -122,17 +135,24 @@ class Recorder(Generic[StateT]):
             packing.result()
 
     def close(self) -> None:
-        """Flush, and end the thread."""
+        """Flush, and end the threads."""
         try:
             self.flush()
         finally:
-            self._thread.shutdown()
+            self._threads.shutdown()
 
     def __enter__(self) -> Recorder[StateT]:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _found(self, picture: Planes420) -> I32 | None:
+        """The motion of a picture that was announced."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is None or ahead[0] is not picture:
+            return None
+        return ahead[1].result()
 
     def _seconds_since(self, pts: int) -> float:
         """Media time since the frame before."""

@@ -121,6 +121,7 @@ class RtRuntime(Codec[RtState]):
         *,
         quality: int,
         emphasis: NDArray[np.int8] | None = None,
+        vectors: I32 | None = None,
     ) -> tuple[Pack, RtState]:
         """Code one picture. See base.Codec."""
         check_quality(quality, self.qualities)
@@ -133,10 +134,12 @@ class RtRuntime(Codec[RtState]):
             "blocks": _blocks_of(source),
             "quality": qualities[None].astype(np.int64),
         }
-        vectors = _no_motion(added)
-        if state is not None:
+        if state is None:
+            vectors = _no_motion(added)
+        else:
             assert state.source is not None, "a decoder's state can't encode"
-            vectors = find_motion(source.y, state.source.y)
+            if vectors is None:
+                vectors = find_motion(source.y, state.source.y)
             inputs |= self._remembered(state, vectors)
         kind = _kind_of(state)
         out = self._graphs.run(f"encode_{kind}", inputs)
@@ -161,6 +164,10 @@ class RtRuntime(Codec[RtState]):
 
         symbols = Symbols(q, z, added, vectors)
         return pack, _next_state(out, symbols, state, quality, source)
+
+    def find_motion(self, frame: Planes420, before: Planes420) -> I32:
+        """Search both pictures. See base.Codec."""
+        return find_motion(_padded_picture(frame).y, _padded_picture(before).y)
 
     def decompress(
         self, payload: bytes, state: RtState | None, *, width: int, height: int, quality: int

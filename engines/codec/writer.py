@@ -31,6 +31,8 @@ class LvcWriter:
         self._file = Path(path).open(mode, buffering=0)  # noqa: SIM115 - closed by close
         self._offset = 0
         self._before: Record | None = None
+        self.frames = 0
+        """That are in the file."""
         self._intras: list[tuple[int, int]] = []
         self._append(header.to_bytes())
 
@@ -38,6 +40,11 @@ class LvcWriter:
     def size_bytes(self) -> int:
         """Bytes in the file."""
         return self._offset
+
+    @property
+    def last_pts(self) -> int:
+        """Of the last frame in the file; 0 before the first."""
+        return self._before.pts if self._before else 0
 
     def write_frame(
         self,
@@ -79,6 +86,7 @@ class LvcWriter:
             self._intras.append((self._offset, pts))
         self._append(data)
         self._before = record
+        self.frames += 1
 
     def write_metadata(self, data: bytes) -> None:
         """Append bytes that belong to the place in the file, such as an event in JSON."""

@@ -58,6 +58,7 @@ def export(net: StreetNet, path: Path) -> float:
         "letterbox": "1",
         "enlarge": "0",
         "objectness": "0",
+        "picture_step": str(STREET_STRIDES[-1]),
         "licence": "Apache-2.0",
     }
     planes = torch.randint(0, 256, shape, dtype=torch.uint8, generator=random)

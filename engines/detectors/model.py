@@ -95,9 +95,9 @@ class Stage(nn.Sequential):  # type: ignore[misc]
 class Head(nn.Module):  # type: ignore[misc]
     """Rows of one stride: box and class logits, each from its own branch."""
 
-    def __init__(self, channels: int, classes: int, cells: int) -> None:
+    def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
-        self.shape = (-1, cells, 4 + classes)  # constants, so that the exported graph has no shapes
+        self.depth = 4 + classes
         self.box = nn.Sequential(Separable(channels), nn.Conv2d(channels, 4, 1))
         self.score = nn.Sequential(Separable(channels), nn.Conv2d(channels, classes, 1))
         prior = torch.log(torch.tensor(PRIOR / (1 - PRIOR)))
@@ -110,7 +110,24 @@ class Head(nn.Module):  # type: ignore[misc]
     def forward(self, x: Tensor, *, squash: bool = False) -> Tensor:
         box, score = self.box(x), self.score(x)
         rows = torch.cat([box, score.sigmoid() if squash else score], dim=1)
-        return rows.permute(0, 2, 3, 1).reshape(self.shape)  # (N, 4 + C, h, w) -> (N, h * w, 4 + C)
+        rows = rows.permute(0, 2, 3, 1)  # (N, 4 + C, h, w) -> (N, h, w, 4 + C)
+        if torch.onnx.is_in_onnx_export():
+            flat: Tensor = _FlatRows.apply(rows, self.depth)
+            return flat
+        return rows.flatten(1, 2)
+
+
+class _FlatRows(torch.autograd.Function):  # type: ignore[misc]
+    """flatten(1, 2), exported without a number of cells: engines may shrink the input."""
+
+    @staticmethod
+    def forward(_context: object, rows: Tensor, _depth: int) -> Tensor:
+        return rows.flatten(1, 2)
+
+    @staticmethod
+    def symbolic(graph: torch.Graph, rows: torch.Value, depth: int) -> torch.Value:
+        shape = graph.op("Constant", value_t=torch.tensor([0, -1, depth]))  # 0: as it is
+        return graph.op("Reshape", rows, shape)
 
 
 class StreetNet(nn.Module):  # type: ignore[misc]
@@ -134,10 +151,7 @@ class StreetNet(nn.Module):  # type: ignore[misc]
         self.lateral5 = ConvBnRelu(c5, config.neck, 1)
         self.fuse3 = Separable(config.neck)
         self.fuse4 = Bottleneck(config.neck)
-        self.heads = nn.ModuleList(
-            Head(config.neck, config.classes, (config.width // s) * (config.height // s))
-            for s in STRIDES
-        )
+        self.heads = nn.ModuleList(Head(config.neck, config.classes) for _ in STRIDES)
         if config.folded:
             _fold(self.eval())
 

@@ -7,7 +7,7 @@ so several threads may call them while the engine works on other frames.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +165,8 @@ class Detector:
         if self._feed is not None:
             return self._feed.arrays(frames)
         image = self.signature.input
-        batch = np.empty((len(frames), 3, self.signature.height, self.signature.width), image.dtype)
+        filled = self._filled([(y.shape[1], y.shape[0]) for y, *_ in frames])
+        batch = np.empty((len(frames), 3, filled.height, filled.width), image.dtype)
         for out, (y, u, v) in zip(batch, frames, strict=True):
             fill_input(y, u, v, self.signature, out, matrix=matrix)
         return {image.name: batch}
@@ -183,9 +184,10 @@ class Detector:
                 f"frames, got {len(sizes)}"
             )
         places = [place(width, height, self.signature) for width, height in sizes]
+        whole = arrays[0].shape[1:] == self.signature.output.shape[1:]  # as other engines give it
         found = decode(
             arrays,
-            self.signature,
+            self.signature if whole else self._filled(sizes),
             extents=np.array([(at.width, at.height) for at in places], np.float32),
             score=self.score,
             iou=self.nms_iou,
@@ -194,6 +196,23 @@ class Detector:
         return [
             _in_frame(one, at, size) for one, at, size in zip(found, places, sizes, strict=True)
         ]
+
+    def _filled(self, sizes: Sequence[tuple[int, int]]) -> Signature:
+        """The signature for as much of the input as frames of these widths and heights fill.
+
+        Some padding is left where there was any: an object that ends where the input ends is not
+        what the network was trained on.
+        """
+        step = 0 if self._feed else self.engine.picture_step
+        if not step:
+            return self.signature
+        places = [place(*size, self.signature) for size in sizes]
+        image = self.signature.input
+        height = min(self.signature.height, (max(at.height for at in places) // step + 1) * step)
+        width = min(self.signature.width, (max(at.width for at in places) // step + 1) * step)
+        return replace(
+            self.signature, input=replace(image, shape=(*image.shape[:2], height, width))
+        )
 
     def detect(self, y: U8, u: U8, v: U8, *, matrix: str = "bt601") -> Detections:
         """Detect objects in one frame and wait for them."""

@@ -39,6 +39,8 @@ _DTYPES = {
 class TensorRtEngine:
     """One network on one GPU."""
 
+    picture_step = 0
+
     def __init__(
         self,
         path: str | Path,

@@ -101,8 +101,7 @@ class LvcFile:
         )
         self._first_pts: int | None = None
         self._last = -1
-        self._taken = self._written = self._encode_ns = 0
-        self._end = 0
+        self._taken = self._encode_ns = 0
         self._error: Exception | None = None
         self._closed = False
         self._jobs: queue.Queue[_Job | None] = queue.Queue(_WAITING if self._live else 1)
@@ -114,9 +113,9 @@ class LvcFile:
         """See base.PictureFile."""
         return WriterStatistics(
             frames=self._taken,
-            frames_flushed=self._written,
+            frames_flushed=self._writer.frames,
             size_bytes=self._writer.size_bytes,
-            flushed_s=float(self._end * TIME_BASE),
+            flushed_s=float(self._writer.last_pts * TIME_BASE),
             encode_ms=self._encode_ns / 1e6,
         )
 
@@ -197,10 +196,13 @@ class LvcFile:
             while (job := self._jobs.get()) is not None:
                 begin_ns = time.perf_counter_ns()
                 self._recorder.add(
-                    job.planes, pts=job.pts, capture_ns=job.capture_ns, emphasis=job.emphasis
+                    job.planes,
+                    pts=job.pts,
+                    capture_ns=job.capture_ns,
+                    emphasis=job.emphasis,
+                    following=self._following(),
                 )
                 self._encode_ns += time.perf_counter_ns() - begin_ns
-                self._written, self._end = self._written + 1, job.pts
             self._recorder.close()
             self._writer.close()
             self.finished = True
@@ -213,6 +215,12 @@ class LvcFile:
                     part.close()
             give_back(self._key, self._codec)
 
+    def _following(self) -> Planes | None:
+        """What waits to be compressed next, if it is there already."""
+        with self._jobs.mutex:
+            job = self._jobs.queue[0] if self._jobs.queue else None
+        return None if job is None else job.planes
+
     def _drain(self) -> None:
         """Let nobody wait for a network that is gone."""
         with contextlib.suppress(queue.Empty):
@@ -222,7 +230,7 @@ class LvcFile:
     def _raise(self) -> None:
         error, self._error = self._error, None
         if isinstance(error, OSError):
-            saved = f"{float(self._end * TIME_BASE):.1f} s are saved and play"
+            saved = f"{self.statistics.flushed_s:.1f} s are saved and play"
             raise sink_error(self.path, error, saved=saved) from error
         if error is not None:
             raise SinkError(f"{self.path}: the codec failed: {error}") from error

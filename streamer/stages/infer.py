@@ -32,9 +32,6 @@ from streamer.stage import Stage, StageStart
 
 log = logging.getLogger(__name__)
 
-_NEUTRAL = (np.full((2, 2), 16, np.uint8), *2 * (np.full((1, 1), 128, np.uint8),))
-"""A picture of nothing, which fills a batch of fixed length."""
-
 
 @dataclass(slots=True)
 class _Order:
@@ -205,9 +202,9 @@ class Infer(Stage):
     def _prepare(self, orders: list[_Order]) -> dict[str, Array]:
         assert self._detector is not None
         pictures = [(o.planes.y, o.planes.u, o.planes.v) for o in orders if o.planes]
-        missing = (self._detector.max_batch or 0) - len(pictures)
+        missing = (self._detector.max_batch or 0) - len(pictures)  # filled with a picture again
         return self._detector.prepare_batch(
-            [*pictures, *missing * [_NEUTRAL]], matrix=_matrix(orders[0])
+            [*pictures, *missing * pictures[:1]], matrix=_matrix(orders[0])
         )
 
     def _land(self, orders: list[_Order], outputs: dict[str, Array] | EngineError) -> None:

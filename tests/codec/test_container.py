@@ -35,7 +35,7 @@ class DifferenceCodec(Codec):
     def close(self):
         pass
 
-    def analyse(self, frame, state, *, quality, emphasis=None):
+    def analyse(self, frame, state, *, quality, emphasis=None, vectors=None):
         flat = np.concatenate([p.ravel() for p in (frame.y, frame.u, frame.v)])
         change = (flat - (0 if state is None else state)).tobytes()
         return lambda: zlib.compress(change), flat

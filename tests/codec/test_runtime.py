@@ -187,6 +187,36 @@ def test_an_independent_reader_finds_every_symbol_of_a_file(tmp_path):
     ]
 
 
+def test_motion_that_is_found_ahead_changes_no_byte(tmp_path):
+    codec = runtime()
+    header = Header("rt-tiny", codec.model_hash, WIDTH, HEIGHT, Fraction(1, 25), 5, 4)
+    pictures = moving_pictures(6, WIDTH, HEIGHT) + moving_pictures(2, 64, 64)
+    searched = []
+
+    def find_motion(frame, before):
+        searched.append((frame, before))
+        return RtRuntime.find_motion(codec, frame, before)
+
+    codec.find_motion = find_motion
+    for name, following in (("alone", [None] * 8), ("ahead", [*pictures[1:], None])):
+        with (
+            LvcWriter(tmp_path / name, header) as writer,
+            Recorder(codec, writer, quality=30) as recorder,
+        ):
+            for i, (picture, after) in enumerate(zip(pictures, following, strict=True)):
+                recorder.add(picture, pts=i, capture_ns=i, following=after)
+    assert (tmp_path / "ahead").read_bytes() == (tmp_path / "alone").read_bytes()
+    found = [[one is picture for picture in pictures].index(True) for _, one in searched]
+    assert found == [0, 1, 2, 3, 6]  # an intra frame needs none, nor does another size
+    other = Recorder(codec, LvcWriter(tmp_path / "other", header), quality=30)
+    other.add(pictures[0], pts=0, capture_ns=0, following=pictures[3])
+    other.add(pictures[1], pts=1, capture_ns=1)  # not the one that was announced
+    other.close()
+    with LvcReader(tmp_path / "other") as one, LvcReader(tmp_path / "alone") as wanted:
+        pairs = list(zip(one.records(), wanted.records(), strict=False))
+    assert [a.payload == b.payload for a, b in pairs] == [True, True]
+
+
 def test_an_independent_reader_follows_a_new_geometry(tmp_path):
     codec = runtime()
     header = Header("rt-tiny", codec.model_hash, WIDTH, HEIGHT, Fraction(1, 25), 3, 4)
