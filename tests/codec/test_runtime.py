@@ -208,10 +208,12 @@ def test_motion_that_is_found_ahead_changes_no_byte(tmp_path):
     assert (tmp_path / "ahead").read_bytes() == (tmp_path / "alone").read_bytes()
     found = [[one is picture for picture in pictures].index(True) for _, one in searched]
     assert found == [0, 1, 2, 3, 6]  # an intra frame needs none, nor does another size
-    other = Recorder(codec, LvcWriter(tmp_path / "other", header), quality=30)
-    other.add(pictures[0], pts=0, capture_ns=0, following=pictures[3])
-    other.add(pictures[1], pts=1, capture_ns=1)  # not the one that was announced
-    other.close()
+    with (
+        LvcWriter(tmp_path / "other", header) as writer,
+        Recorder(codec, writer, quality=30) as recorder,
+    ):
+        recorder.add(pictures[0], pts=0, capture_ns=0, following=pictures[3])
+        recorder.add(pictures[1], pts=1, capture_ns=1)  # not the one that was announced
     with LvcReader(tmp_path / "other") as one, LvcReader(tmp_path / "alone") as wanted:
         pairs = list(zip(one.records(), wanted.records(), strict=False))
     assert [a.payload == b.payload for a, b in pairs] == [True, True]
