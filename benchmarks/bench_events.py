@@ -45,6 +45,7 @@ LATE_MS = 10.0
 """What the 99th percentile must stay below."""
 LINE_BYTES = 400
 WARM_UP_S = 1.0
+SILENT_MS = 30_000
 _LAST = b"gate.track.ended"
 
 
@@ -86,6 +87,8 @@ def subscribe(address: str, pipe: Connection) -> None:
     pipe.send("ready")
     heard: list[tuple[int, bytes]] = []
     while True:
+        if not socket.poll(SILENT_MS):
+            raise TimeoutError(f"{len(heard)} events heard, and then none, not the last either")
         topic, line = socket.recv_multipart()
         if topic == _LAST:
             break
@@ -134,6 +137,7 @@ def measure_publish(
     pipe, far = multiprocessing.Pipe()
     listener = multiprocessing.get_context("spawn").Process(target=subscribe, args=(address, far))
     listener.start()
+    far.close()  # so that its end is seen
     assert pipe.recv() == "ready"
     asks, far_asks = multiprocessing.Pipe()
     asker = multiprocessing.get_context("spawn").Process(
@@ -235,6 +239,7 @@ def measure_plain(case: Case, folder: Path, rate: int, seconds: float) -> None:
     listener = spawn.Process(target=subscribe, args=(address, far))
     sender.start()
     listener.start()
+    far.close()
     assert pipe.recv() == "ready"
     case.cpu_us.append(cpu.recv())
     late_ms, arrived_rate, _, lost = pipe.recv()

@@ -20,13 +20,13 @@ from engines.base import Array, Arrays, Done, Flights, TensorSpec, check_arrays,
 from engines.errors import EngineFailed, EngineUnavailable, ModelError
 from engines.onnxfile import read_metadata
 
-Size = tuple[int, ...]
-"""Height and width of a picture; nothing for that of the file."""
+Size = tuple[int | None, ...]
+"""Height and width of a picture; nothing where a network takes one size alone."""
 PRECISIONS = ("f32", "bf16", "f16", "auto")
 
 
 class OpenVinoEngine:
-    """One network compiled for one device of OpenVINO."""
+    """One network compiled for one device of OpenVINO, and for each size of pictures that comes."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class OpenVinoEngine:
         self.inputs = tuple(_spec(port) for port in whole.inputs)
         self.outputs = tuple(_spec(port) for port in whole.outputs)
         self._compiled, self._lock = compiled, Lock()
-        self._requests = {self._size_of(zeros(self.inputs)): self._requests_of(whole)}
+        self._requests = {self._size_of(self.inputs[0].shape): self._requests_of(whole)}
         self._flights = Flights(streams, self._where)
         self._closed = False
 
@@ -116,8 +116,8 @@ class OpenVinoEngine:
             )
         check_arrays(self._where, specs, arrays)
 
-    def _size_of(self, arrays: Arrays) -> Size:
-        return arrays[self.inputs[0].name].shape[2:] if self.picture_step else ()
+    def _size_of(self, shape: tuple[int | None, ...]) -> Size:
+        return shape[2:] if self.picture_step else ()
 
     def _requests_of(self, compiled: ov.CompiledModel) -> SimpleQueue[ov.InferRequest]:
         requests: SimpleQueue[ov.InferRequest] = SimpleQueue()
@@ -136,7 +136,7 @@ class OpenVinoEngine:
         if self._closed:
             raise EngineFailed(f"{self._where}: the engine is closed; load it again")
         try:
-            requests = self._requests_for(self._size_of(arrays))
+            requests = self._requests_for(self._size_of(arrays[self.inputs[0].name].shape))
         except RuntimeError as error:
             raise EngineFailed(
                 f"{self._where}: this size does not compile: {_reason(error)}"

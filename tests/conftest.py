@@ -12,6 +12,26 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
+KEEP_TIME = frozenset(
+    f"test_{name}"
+    for name in (
+        "act_segment_run",
+        "analytics_stage",
+        "benchmarks",
+        "bridges",
+        "infer_offline",
+        "learned",
+        "memory",
+        "replay",
+        "rtsp_sources",
+        "rules_run",
+        "streams",
+        "supervisor",
+        "survival",
+    )
+)
+"""Modules that measure or kill live pipelines, which would hold each other up."""
+
 # Before a library reads it: threads wait long for each other where cores are shared, and gain
 # nothing in networks as small as those of the tests.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -22,6 +42,13 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     if any(".py" in argument for argument in config.args):
         return 0
     return min(4, len(os.sched_getaffinity(0)))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With --dist loadgroup one worker runs all that keeps time; others run beside it."""
+    for item in items:
+        if item.path.stem in KEEP_TIME:
+            item.add_marker(pytest.mark.xdist_group("time"))
 
 
 def missing(reason: str) -> None:
