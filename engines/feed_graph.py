@@ -97,6 +97,7 @@ def add_feed(model: bytes, feed: Feed, where: str) -> bytes:
     graph.input.extend([*_inputs(feed, axis), *kept])
     del graph.value_info[:]
     properties = {entry.key: entry.value for entry in proto.metadata_props}
+    properties.pop("picture_step", None)
     helper.set_model_props(proto, properties | {METADATA_KEY: feed.to_metadata()})
     onnx.checker.check_model(proto, full_check=True)
     return bytes(proto.SerializeToString())

@@ -186,7 +186,8 @@ def test_tensorrt_8_6_documents_all_of_it(colour: Colour, layout: str, tmp_path:
         assert all(spec.dtype == np.uint8 for spec in facts.inputs)
 
 
-def test_the_shipped_detector_sees_the_same(tmp_path: Path, data_dir: Path) -> None:
+@pytest.mark.parametrize("device", ["onnxruntime:cpu", "openvino:cpu"])
+def test_the_shipped_detector_sees_the_same(device: str, tmp_path: Path, data_dir: Path) -> None:
     capture = cv2.VideoCapture(str(data_dir / "video" / "walking_crowd_720p.mp4"))
     read, picture = capture.read()
     assert read
@@ -203,7 +204,8 @@ def test_the_shipped_detector_sees_the_same(tmp_path: Path, data_dir: Path) -> N
     path = tmp_path / "fed.onnx"
     path.write_bytes(add_feed(street, feed, "street"))
     assert read_feed(read_metadata(path), "fed") == feed
-    engine = load_engine(path, device="onnxruntime:cpu")
+    engine = load_engine(path, device=device)
+    assert engine.picture_step == 0  # frames have the one size of the feed
     wanted = detector.detect(*frame)
     got = detector.decode(engine.infer(feed.arrays([frame])), width, height)
     sure = wanted.scores > 0.35  # none of them falls below the threshold of 0.3

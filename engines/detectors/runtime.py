@@ -203,7 +203,7 @@ class Detector:
         Some padding is left where there was any: an object that ends where the input ends is not
         what the network was trained on.
         """
-        step = 0 if self._feed else self.engine.picture_step
+        step = self.engine.picture_step
         if not step:
             return self.signature
         places = [place(*size, self.signature) for size in sizes]
