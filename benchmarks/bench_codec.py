@@ -181,7 +181,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--sizes", default="424x240,768x432")
-    parser.add_argument("--precisions", default="f32,bf16")
+    known = "f32,bf16" if drift.computes_bfloat16() else "f32"
+    parser.add_argument("--precisions", default=known, help=f"default here {known}")
     parser.add_argument("--frames", type=int, default=48, help="of each speed")
     parser.add_argument("--drift-frames", type=int, default=DRIFT_FRAMES)
     parser.add_argument("--corruptions", type=int, default=10_000)
