@@ -84,7 +84,9 @@ class OpenVinoEngine:
         self.inputs = tuple(_spec(port) for port in whole.inputs)
         self.outputs = tuple(_spec(port) for port in whole.outputs)
         self._compiled, self._lock = compiled, Lock()
-        self._requests = {self._size_of(self.inputs[0].shape): self._requests_of(whole)}
+        self._requests: dict[Size, SimpleQueue[ov.InferRequest]] = {}
+        if not self.picture_step:  # else the sizes that come are seldom the whole one
+            self._requests[()] = self._requests_of(whole)
         self._flights = Flights(streams, self._where)
         self._closed = False
 
@@ -99,8 +101,9 @@ class OpenVinoEngine:
         self._flights.start(lambda: self._run(arrays), done)
 
     def warm_up(self) -> None:
-        """Run once on zeros. See Engine.warm_up."""
-        self.infer(zeros(self.inputs))
+        """Run once on zeros, unless the size is still to come. See Engine.warm_up."""
+        if not self.picture_step:
+            self.infer(zeros(self.inputs))
 
     def close(self) -> None:
         """Wait for what is in flight and let go of the network."""
