@@ -6,7 +6,7 @@ Every field says its meaning, unit and range here. configfile.py reads these fro
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import msgspec
 from msgspec import Meta
@@ -21,6 +21,7 @@ from streamer.view import CalibrationConfig, LineConfig, ZoneConfig, check_view
 
 Regime = Literal["auto", "live", "offline"]
 Codec = Literal["h264", "hevc", "av1", "learned"]
+Codecs = Literal["h264", "hevc", "av1", "learned", "h264+learned", "hevc+learned", "av1+learned"]
 
 
 class HideConfig(Strict, frozen=True):
@@ -242,7 +243,8 @@ class LearnedConfig(Strict, frozen=True):
 class EncodeConfig(Strict, frozen=True):
     """How frames are written."""
 
-    codec: Codec = "h264"
+    codec: Codecs = "h264"
+    """With +learned every file has one of the learned codec beside it."""
     learned: LearnedConfig = LearnedConfig()
     preset: str = ""
     """Of the encoder; empty for veryfast or its like."""
@@ -254,6 +256,11 @@ class EncodeConfig(Strict, frozen=True):
     """Frames that wait for their annotation at the most, each in a slot of shared memory."""
     deadline_s: Annotated[float, Meta(gt=0, le=10)] = 0.2
     """Live: how long a frame waits for its annotation."""
+
+    @property
+    def codecs(self) -> tuple[Codec, ...]:
+        """Each by itself."""
+        return cast("tuple[Codec, ...]", tuple(self.codec.split("+")))
 
 
 class RecordConfig(Strict, frozen=True):

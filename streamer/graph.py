@@ -210,5 +210,5 @@ def encoder_threads(config: Config) -> int:
     """Threads of each encoder: as configured, or the cores shared between cameras that write."""
     if config.encode.threads:
         return config.encode.threads
-    writers = sum(config.writes(camera) for camera in config.cameras)
+    writers = sum(config.writes(camera) for camera in config.cameras) * len(config.encode.codecs)
     return max(1, min(8, processors() // max(1, 2 * writers)))

@@ -105,7 +105,8 @@ WRONG = [
     ),
     (
         SCENE + "encode: {codec: vp9}",
-        "2: encode.codec: must be one of h264, hevc, av1, learned, got 'vp9'; ",
+        "2: encode.codec: must be one of h264, hevc, av1, learned, h264+learned, "
+        "hevc+learned, av1+learned, got 'vp9'; ",
         SCENE + "encode: {codec: av1}",
     ),
     (

@@ -332,7 +332,8 @@ def test_a_clip_needs_a_codec_that_can_be_cut() -> None:
     says = r"then\.snapshot: must be cut from H\.264, HEVC or AV1, got encode\.codec learned; set"
     with pytest.raises(ConfigError, match=says):
         config({}, {"snapshot": True}, encode={"codec": "learned"})
-    assert config({}, {"snapshot": True}, encode={"codec": "h264"}).rules
+    for codec in ("h264", "h264+learned"):
+        assert config({}, {"snapshot": True}, encode={"codec": codec}).rules
 
 
 def test_events_of_objects_need_a_detector() -> None:

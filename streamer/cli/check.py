@@ -89,7 +89,7 @@ def _check_networks(config: Config) -> None:
         _check_actions(config.actions)
     if config.segmenter is not None:
         _check_segmenter(config, config.segmenter)
-    if config.encode.codec == "learned" and any(map(config.writes, config.cameras)):
+    if "learned" in config.encode.codecs and any(map(config.writes, config.cameras)):
         learned = config.encode.learned
         _print_engine("encode.learned", learned.model, learned.device, find=find_codec)
 

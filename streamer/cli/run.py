@@ -7,12 +7,13 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 
 from streamer.cli.main import EPILOG, make_parser
 from streamer.cli.status import StatusLine, describe
-from streamer.config import Config, check_address
+from streamer.config import Codecs, Config, check_address
 from streamer.configfile import build_config, load_config
 from streamer.errors import ConfigError, StageFailed
 from streamer.graph import build_graph
@@ -53,8 +54,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     where.add_argument(
         "--codec",
-        choices=("h264", "hevc", "av1", "learned"),
-        help="of the video; default h264. learned writes .lvc, see `streamer codec`",
+        choices=get_args(Codecs),
+        metavar="CODEC",
+        help="of the video: h264 (default), hevc, av1, learned (.lvc, see `streamer codec`), or "
+        "h264+learned and so on for both beside each other",
     )
     what = parser.add_argument_group("what to do")
     what.add_argument(

@@ -223,7 +223,7 @@ def _check_then(where: str, rule: RuleConfig, around: Surroundings) -> None:
         if wanted and around.codec == "learned":
             raise ConfigError(
                 f"{where}.{what}: must be cut from H.264, HEVC or AV1, got encode.codec learned; "
-                "set encode.codec to h264"
+                "set encode.codec to h264, or to h264+learned for both"
             )
 
 

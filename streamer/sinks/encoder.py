@@ -18,6 +18,7 @@ Codec = Literal["h264", "hevc", "av1", "learned"]
 Matrix = Literal["bt601", "bt709"]
 
 TIME_BASE = Fraction(1, 90000)
+SUFFIXES = (".mp4", ".lvc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,8 @@ class LearnedOptions:
     emphasis: int = 12
     """By how much the quality is better where things happen."""
     device: str = "auto"
+    relieved: bool = True
+    """H.264 goes on where this codec can't keep up; False where it is written anyhow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,8 +90,8 @@ class WriterOptions:
 
     @property
     def suffix(self) -> str:
-        """Of the files."""
-        return ".lvc" if self.codec == "learned" else ".mp4"
+        """Of the files, one of SUFFIXES."""
+        return SUFFIXES[self.codec == "learned"]
 
     def check(self) -> None:
         """Refuse what can't work, before anything is opened.

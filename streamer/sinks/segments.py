@@ -132,6 +132,8 @@ class SegmentRecorder:
             self._end(notices)
         if self._writer is not None and self._must_cut(canvas, times):
             self._end(notices)
+        if self._writer is None and self._rests():
+            return notices
         if self._writer is None and self._clock() >= self._retry_at_s:
             self._begin(canvas, times, notices)
         if self._writer is None:
@@ -192,12 +194,18 @@ class SegmentRecorder:
         return replace(self._options, codec="h264", learned=None)
 
     def _relieve(self, writer: PictureFile, notices: list[Notice]) -> None:
-        """Go on with H.264 for a while, longer after each time."""
+        """Go on with H.264 for a while, longer after each time, if it is not written anyhow."""
         wait_s = min(RELIEVED_S * 2**self._fell_behind, RELIEVED_MOST_S)
         self._fell_behind += 1
         self._plain_until_s = self._clock() + wait_s
-        text = f"the learned codec can't keep up; H.264 goes on for {wait_s:.0f} s at least"
+        how = "it rests" if self._rests() else "H.264 goes on"
+        text = f"the learned codec can't keep up; {how} for {wait_s:.0f} s at least"
         notices.append(CodecChanged(writer.path, text))
+
+    def _rests(self) -> bool:
+        """True while nothing is written, since H.264 is written anyhow."""
+        learned = self._options.learned
+        return learned is not None and not learned.relieved and self._clock() < self._plain_until_s
 
     def _open(
         self, path: Path, options: WriterOptions, canvas: Canvas, times: FrameTimes

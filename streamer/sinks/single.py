@@ -100,7 +100,7 @@ class SingleFile:
         self._writer: PictureFile | None = None
         self._ending: list[tuple[PictureFile, int]] = []
         """Files that are being finished, with the wall clock of their first frames."""
-        self._closed = False
+        self._closed = self._resting = False
         self._start_utc_ns = 0
         self._source_size = (0, 0)
         self._offset = 0  # from the source's media time to the file's, both in TIME_BASE
@@ -123,11 +123,16 @@ class SingleFile:
             raise SinkError(f"{self.path}: this file was closed")
         notices: list[Notice] = []
         writer = self._writer
+        if self._resting:
+            return notices
         if writer is None:
             writer = self._writer = self._begin(canvas, times)
             notices.append(_started(writer, times))
         elif writer.is_behind:
             writer = self._writer = self._relieve(writer, canvas, times, notices)
+        if writer is None:
+            self._resting = True
+            return notices
         canvas = self._fit(canvas, writer, notices)
         writer.write(canvas, self._map(times, notices))
         return notices
@@ -138,21 +143,25 @@ class SingleFile:
         Raises:
             SinkError: the rest could not be written, told for the first time.
         """
-        writer = self._writer
-        if writer is None or self._closed:
+        if self._closed:
             return []
         self._closed = True
-        self._ending.append((writer, self._start_utc_ns))
+        if self._writer is not None:
+            self._ending.append((self._writer, self._start_utc_ns))
         for file, _ in self._ending:
             file.close()
         return [segment_ended(file, start_utc_ns) for file, start_utc_ns in self._ending]
 
     def _relieve(
         self, writer: PictureFile, canvas: Canvas, times: FrameTimes, notices: list[Notice]
-    ) -> PictureFile:
-        """Let H.264 go on in a file beside, which surely keeps up."""
+    ) -> PictureFile | None:
+        """Let H.264 go on in a file beside, which surely keeps up, if it is not written anyhow."""
         writer.finish()
         self._ending.append((writer, self._start_utc_ns))
+        if self._options.learned is not None and not self._options.learned.relieved:
+            text = "the learned codec can't keep up; its file ends here"
+            notices.append(CodecChanged(writer.path, text))
+            return None
         self._options = replace(self._options, codec="h264", learned=None)
         path = self.path.with_suffix(".mp4")
         self.path = part_path(path, 2) if path.exists() else path

@@ -44,7 +44,7 @@ from streamer.sinks.base import (
     SegmentStarted,
     TimelineJoined,
 )
-from streamer.sinks.encoder import Codec, LearnedOptions, WriterOptions
+from streamer.sinks.encoder import SUFFIXES, Codec, LearnedOptions, WriterOptions
 from streamer.sinks.files import load_codec, sustained_size
 from streamer.sinks.recover import recover
 from streamer.sinks.segments import SegmentRecorder
@@ -212,9 +212,9 @@ class Encode(Stage):
             hider.learn(info, tracks)
 
     def _frames_lost(self) -> int:
-        return sum(
-            output.frames_lost for output in self._outputs if isinstance(output, SegmentRecorder)
-        )
+        """Of the recording that has lost most; more than one have the same frames."""
+        recorders = [output for output in self._outputs if isinstance(output, SegmentRecorder)]
+        return max((recorder.frames_lost for recorder in recorders), default=0)
 
     def _open(self, first: FrameInfo) -> None:
         self._opened = True
@@ -227,12 +227,9 @@ class Encode(Stage):
             for output in self._outputs
         }
 
-    def _learned(self, first: FrameInfo | None) -> tuple[Codec, LearnedOptions | None]:
-        """Which codec to use, and what the learned one is told; H.264 where it can't keep up."""
-        encode = self.config.encode
-        if encode.codec != "learned":
-            return encode.codec, None
-        given = encode.learned
+    def _learned(self, first: FrameInfo | None) -> LearnedOptions | None:
+        """What the learned codec is told; None where this machine is too slow for it."""
+        given, beside = self.config.encode.learned, len(self.config.encode.codecs) > 1
         options = LearnedOptions(
             model=given.model,
             quality=given.quality,
@@ -240,30 +237,46 @@ class Encode(Stage):
             cap=given.cap,
             emphasis=given.emphasis,
             device=given.device,
+            relieved=not beside,
         )
         if given.size != "auto":
             width, _, height = given.size.partition("x")
-            return "learned", replace(options, size=(int(width), int(height)))
+            return replace(options, size=(int(width), int(height)))
         threads = encoder_threads(self.config)
         if first is None:
             load_codec(options, threads=threads)
         if first is None or not self._live:
-            return "learned", options
+            return options
         size = sustained_size(
             options, first.width, first.height, fps=first.fps or 25.0, threads=threads
         )
         if size is None:
             text = "this machine is too slow for the learned codec; H.264 is written"
+            if beside:
+                text = "this machine is too slow for the learned codec; it is left out"
             log.warning("%s", text)
             self.notice("recording.changed", self.camera, path="", message=text)
-            return "h264", None
-        return "learned", replace(options, size=size)
+            return None
+        return replace(options, size=size)
 
     def _make_outputs(self, first: FrameInfo | None) -> list[Recording]:
         """Check and make what writes; no file is begun before its first frame."""
         outputs: list[Recording] = []
+        codecs = self.config.encode.codecs
+        for codec in codecs:
+            learned = self._learned(first) if codec == "learned" else None
+            if codec == "learned" and learned is None:
+                if len(codecs) > 1:
+                    continue
+                codec = "h264"
+            outputs += self._outputs_of(codec, learned, first)
+        return outputs
+
+    def _outputs_of(
+        self, codec: Codec, learned: LearnedOptions | None, first: FrameInfo | None
+    ) -> list[Recording]:
+        outputs: list[Recording] = []
         encode = self.config.encode
-        codec, learned = self._learned(first)
         options = WriterOptions(
             live=self._live,
             codec=codec,
@@ -276,9 +289,12 @@ class Encode(Stage):
         )
         options.check()
         if self._camera.out:
+            path = Path(self._camera.out)
+            if len(encode.codecs) > 1 and path.suffix.lower() in SUFFIXES:
+                path = path.with_suffix(options.suffix)
             outputs.append(
                 SingleFile(
-                    Path(self._camera.out),
+                    path,
                     options,
                     overwrite=True,
                     inputs=(Path(self._camera.source),),
