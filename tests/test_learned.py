@@ -212,6 +212,23 @@ def test_the_size_is_the_largest_that_the_machine_sustains(model: str) -> None:
     assert sustained_size(tiny, 1280, 720, fps=100_000.0, threads=1) is None
 
 
+def test_the_size_is_measured_on_pictures_that_move(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payloads = []
+    compress = RtRuntime.compress
+
+    def watched(*arguments: object, **options: object) -> object:
+        payload, state = compress(*arguments, **options)
+        payloads.append(payload)
+        return payload, state
+
+    monkeypatch.setattr(RtRuntime, "compress", watched)
+    sustained_size(LearnedOptions(model=model), 320, 192, fps=5.0, threads=1)
+    assert len(payloads) >= 3
+    assert all(payloads)  # none repeats the one before, which needs no network
+
+
 def test_where_things_happen_gets_more() -> None:
     boxes = np.array([[16, 0, 40, 20], [-5, 80, 8, 200]], np.float32)
     grid = emphasis_of(boxes, (70, 90), 12)
