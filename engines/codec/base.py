@@ -80,6 +80,11 @@ class Codec(ABC, Generic[StateT]):
         del frame, before
         return None
 
+    def is_at_rest(self, state: StateT) -> bool | None:
+        """True if most of the last picture stayed where it was, None if that is not known."""
+        del state
+        return None
+
     def compress(
         self,
         frame: Planes420,

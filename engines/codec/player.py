@@ -45,8 +45,7 @@ class Recorder(Generic[StateT]):
         Args:
             codec: must be the one that the header of the writer names.
             writer: stays the caller's to close, after `flush`.
-            quality: of the frames that matter least (see schedule.quality_offset), or what
-                chooses it.
+            quality: to which schedule.quality_offset adds for each frame, or what chooses it.
         """
         check_codec(codec, writer.header)
         self._rate = ConstantQuality(quality) if isinstance(quality, int) else quality
@@ -54,6 +53,7 @@ class Recorder(Generic[StateT]):
         self._state: StateT | None = None
         self._position = 0
         self._size = (0, 0)
+        self._at_rest = False
         self._last_pts: int | None = None
         self._threads = ThreadPoolExecutor(2, "codec")
         self._packing: Future[None] | None = None
@@ -89,7 +89,12 @@ class Recorder(Generic[StateT]):
         if (period and self._position == period) or (width, height) != self._size:
             self._state, self._position, self._size = None, 0, (width, height)
         position, intra = self._position, self._state is None
-        quality = min(self._rate.next() + quality_offset(position), self._codec.qualities - 1)
+        if self._state is not None:
+            seen = self._codec.is_at_rest(self._state)
+            self._at_rest = self._at_rest if seen is None else seen
+        at_rest = self._at_rest
+        offset = quality_offset(position, at_rest=at_rest)
+        quality = max(0, min(self._rate.next() + offset, self._codec.qualities - 1))
         vectors = self._found(picture)
         if (
             following is not None
@@ -114,7 +119,7 @@ class Recorder(Generic[StateT]):
                 capture_ns=capture_ns,
                 size=(width, height),
             )
-            self._rate.spent(position, quality, len(payload), seconds)
+            self._rate.spent(position, quality, len(payload), seconds, at_rest=at_rest)
 
         self._packing = self._threads.submit(write)
         self._position += 1

@@ -36,7 +36,9 @@ class RateControl(Protocol):
     def next(self) -> int:
         """Quality of the next frame, without the offset of its place in the schedule."""
 
-    def spent(self, position: int, quality: int, size_bytes: int, seconds: float) -> None:
+    def spent(
+        self, position: int, quality: int, size_bytes: int, seconds: float, *, at_rest: bool = False
+    ) -> None:
         """Learn what a frame has cost.
 
         Args:
@@ -44,6 +46,7 @@ class RateControl(Protocol):
             quality: that it was coded with, its offset included.
             size_bytes: of its payload; 0 if it repeats the picture before.
             seconds: of media time since the frame before.
+            at_rest: which offsets are in use, see schedule.quality_offset.
         """
 
 
@@ -57,7 +60,9 @@ class ConstantQuality:
         """See RateControl."""
         return self.quality
 
-    def spent(self, position: int, quality: int, size_bytes: int, seconds: float) -> None:
+    def spent(
+        self, position: int, quality: int, size_bytes: int, seconds: float, *, at_rest: bool = False
+    ) -> None:
         """See RateControl; nothing is learned."""
 
 
@@ -84,6 +89,7 @@ class TargetRate:
         self._slope = SLOPE
         self._kinds: dict[int, _Kind] = {}
         self._credit = 0.0
+        self._at_rest = False
         self._seconds = 1 / 25
         self._last: dict[int, tuple[float, float]] = {}
 
@@ -96,15 +102,18 @@ class TargetRate:
             self._quality = max(-8.0, min(float(self._most), self._quality + step))
         return max(0, round(self._quality))
 
-    def spent(self, position: int, quality: int, size_bytes: int, seconds: float) -> None:
+    def spent(
+        self, position: int, quality: int, size_bytes: int, seconds: float, *, at_rest: bool = False
+    ) -> None:
         """See RateControl."""
+        self._at_rest = at_rest
         self._seconds = 0.9 * self._seconds + 0.1 * seconds if self._kinds else seconds
         limit = self._bytes_per_s * HORIZON_S
         self._credit += self._bytes_per_s * seconds - size_bytes
         self._credit = max(-limit, min(limit, self._credit))
         if not size_bytes:
             return  # a repetition says nothing of what a picture costs
-        offset = quality_offset(position)
+        offset = quality_offset(position, at_rest=at_rest)
         cost = math.log(max(size_bytes, 1))
         self._learn_slope(offset, quality, cost)
         kind = self._kinds.setdefault(offset, _Kind(0.0))
@@ -139,7 +148,7 @@ class TargetRate:
         known = list(self._kinds)
         shares: dict[int, float] = dict.fromkeys(known, 0.0)
         for position in range(self._period):
-            offset = quality_offset(position)
+            offset = quality_offset(position, at_rest=self._at_rest)
             nearest = min(known, key=lambda other: abs(other - offset))
             shares[nearest] += 1 / self._period
         return shares

@@ -28,6 +28,8 @@ I32 = NDArray[np.int32]
 DECODER_FILES = ("decode_intra.onnx", "decode_inter.onnx", "refresh.onnx")
 ENCODER_FILES = ("encode_intra.onnx", "encode_inter.onnx")
 ALIGNMENT = 64
+AT_REST = 0.5
+"""Share of blocks: a camera that rests has three in five or more, one that moves one in ten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +166,12 @@ class RtRuntime(Codec[RtState]):
 
         symbols = Symbols(q, z, added, vectors)
         return pack, _next_state(out, symbols, state, quality, source)
+
+    def is_at_rest(self, state: RtState) -> bool | None:
+        """See base.Codec."""
+        if state.position == 0:
+            return None
+        return bool((state.vectors == 0).all(-1).mean() > AT_REST)
 
     def find_motion(self, frame: Planes420, before: Planes420) -> I32:
         """Search both pictures. See base.Codec."""

@@ -1,6 +1,6 @@
-"""Which frames are intra, which refresh the memory, and how quality moves between them.
+"""Which frames refresh the memory, and how quality moves from one frame to the next.
 
-Numbers alone; the same here in training, encoding and decoding.
+Numbers alone; the same here in training and encoding, and for the memory in decoding.
 """
 
 from __future__ import annotations
@@ -9,13 +9,24 @@ INTRA_OFFSET = 8
 """An intra picture is worth more: every later one is built on it."""
 
 
-def quality_offset(position: int) -> int:
-    """Steps of quality above the chosen one, by frames since the last intra picture."""
+PERIODS = (8, 4, 2, 1)
+OFFSETS = (6, 6, 3, 0)
+OFFSETS_AT_REST = (INTRA_OFFSET, -4, -6, -8)
+"""For every 8th, 4th and 2nd frame, and the others. Where a camera rests, a good picture serves the
+next seven; no better than an intra picture, or what does not change at all would be coded again."""
+
+
+def quality_offset(position: int, *, at_rest: bool = False) -> int:
+    """Steps of quality above or below the chosen one, by frames since the last intra picture.
+
+    Args:
+        position: 0 for the intra picture.
+        at_rest: most of the picture stays where it is.
+    """
     if position == 0:
         return INTRA_OFFSET
-    if position % 4 == 0:
-        return 6
-    return 3 if position % 2 == 0 else 0
+    offsets = OFFSETS_AT_REST if at_rest else OFFSETS
+    return next(o for p, o in zip(PERIODS, offsets, strict=True) if position % p == 0)
 
 
 def is_refresh(position: int, refresh_period: int) -> bool:

@@ -19,14 +19,18 @@ def bytes_of(position: int, quality: int, scene: float) -> int:
     return max(8, round(scene * (1.0 if position == 0 else 0.25) * math.exp(slope)))
 
 
-def play(rate: TargetRate | ConstantQuality, scenes: list[float]) -> np.ndarray:
+def play(
+    rate: TargetRate | ConstantQuality, scenes: list[float], *, rests_from: float = math.inf
+) -> np.ndarray:
     """Bytes of each frame; one number of `scenes` is how costly a frame's picture is."""
     sizes = []
     for number, scene in enumerate(scenes):
         position = number % PERIOD
-        quality = min(63, rate.next() + quality_offset(position))
+        at_rest = number >= rests_from
+        offset = quality_offset(position, at_rest=at_rest)
+        quality = max(0, min(63, rate.next() + offset))
         size = bytes_of(position, quality, scene)
-        rate.spent(position, quality, size, 1 / FPS)
+        rate.spent(position, quality, size, 1 / FPS, at_rest=at_rest)
         sizes.append(size)
     return np.array(sizes)
 
@@ -40,10 +44,12 @@ def rates(sizes: np.ndarray, seconds: float = 5.0) -> np.ndarray:
 
 @pytest.mark.parametrize("kbps", [120, 400, 900])
 @pytest.mark.parametrize("start", [5, 30, 55])
-def test_any_five_seconds_have_the_rate(kbps: float, start: int) -> None:
+@pytest.mark.parametrize("rests_from", [0, 300, math.inf])
+def test_any_five_seconds_have_the_rate(kbps: float, start: int, rests_from: float) -> None:
     rng = np.random.default_rng(1)
     scenes = (1500 * np.exp(rng.normal(0, 0.15, 750))).tolist()
-    found = rates(play(TargetRate(kbps, period=PERIOD, start=start), scenes))
+    rate = TargetRate(kbps, period=PERIOD, start=start)
+    found = rates(play(rate, scenes, rests_from=rests_from))
     assert found.min() > 0.9 * kbps
     assert found.max() < 1.1 * kbps
 

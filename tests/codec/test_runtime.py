@@ -12,6 +12,7 @@ import torch
 from codec_tiny import lively_codec, moving_pictures, tiny_model
 from plain_decoder import read_file
 
+from engines.codec.base import Picture
 from engines.codec.errors import BitstreamError
 from engines.codec.export import round_to_float16
 from engines.codec.motion import move
@@ -185,6 +186,29 @@ def test_an_independent_reader_finds_every_symbol_of_a_file(tmp_path):
         [[9, 9, 0], [0, 0, 0], [0, 0, 0]],
         [[4, 4, 0], [4, 4, 0], [0, 0, 0]],
     ]
+
+
+def test_a_camera_that_rests_has_a_good_picture_for_each_eight(tmp_path):
+    codec = runtime()
+    header = Header("rt-tiny", codec.model_hash, 128, 64, Fraction(1, 25), 9, 4)
+    (still,) = moving_pictures(1, 128, 64)
+    noise = np.random.default_rng(2)
+    rests = [
+        Picture(still.y + noise.integers(0, 2, still.y.shape, np.uint8), still.u, still.v)
+        for _ in range(11)
+    ]
+    qualities = {}
+    for name, pictures in (("rests", rests), ("moves", moving_pictures(11, 128, 64))):
+        with (
+            LvcWriter(tmp_path / name, header) as writer,
+            Recorder(codec, writer, quality=20) as recorder,
+        ):
+            for i, picture in enumerate(pictures):
+                recorder.add(picture, pts=i, capture_ns=i)
+        with LvcReader(tmp_path / name) as reader:
+            qualities[name] = [record.quality for record in reader.records()]
+    assert qualities["rests"] == [28, 20, 14, 12, 16, 12, 14, 12, 28, 28, 12]
+    assert qualities["moves"] == [28, 20, 23, 20, 26, 20, 23, 20, 26, 28, 20]
 
 
 def test_motion_that_is_found_ahead_changes_no_byte(tmp_path):
