@@ -29,6 +29,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     (
         "streamer.bridges.section",
         "streamer.memory",
+        "streamer.encoding",
         "streamer.outlets",
         "streamer.overtime",
         "streamer.rules.section",

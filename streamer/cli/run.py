@@ -13,8 +13,9 @@ import msgspec
 
 from streamer.cli.main import EPILOG, make_parser
 from streamer.cli.status import StatusLine, describe
-from streamer.config import Codecs, Config, check_address
+from streamer.config import Config, check_address
 from streamer.configfile import build_config, load_config
+from streamer.encoding import Codecs
 from streamer.errors import ConfigError, StageFailed
 from streamer.graph import build_graph
 from streamer.sources.scheme import is_live, read_by_name
