@@ -5,13 +5,13 @@ Numbers alone; the same here in training and encoding, and for the memory in dec
 
 from __future__ import annotations
 
-INTRA_OFFSET = 8
+INTRA_OFFSET = 12
 """An intra picture is worth more: every later one is built on it."""
 
 
 PERIODS = (8, 4, 2, 1)
 OFFSETS = (6, 6, 3, 0)
-OFFSETS_AT_REST = (INTRA_OFFSET, -4, -6, -8)
+OFFSETS_AT_REST = (INTRA_OFFSET, 0, -2, -4)
 """For every 8th, 4th and 2nd frame, and the others. Where a camera rests, a good picture serves the
 next seven; no better than an intra picture, or what does not change at all would be coded again."""
 
