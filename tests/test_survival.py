@@ -184,7 +184,7 @@ def test_stops_within_the_ladder_when_a_stage_is_frozen(tmp_path, detector):
         begun = time.monotonic()
         run.process.send_signal(signal.SIGTERM)
         run.process.wait(8)
-        assert time.monotonic() - begun < 7.0  # five, and a core that another worker holds
+        assert time.monotonic() - begun < 5.0
     assert frames_recorded(tmp_path) > 0
 
 
