@@ -142,7 +142,8 @@ class OpenVinoEngine:
             requests = self._requests_for(self._size_of(arrays[self.inputs[0].name].shape))
         except RuntimeError as error:
             raise EngineFailed(
-                f"{self._where}: this size does not compile: {_reason(error)}"
+                f"{self._where}: pictures of this size don't compile: {_reason(error)}; "
+                "load it with onnxruntime:cpu, which takes them whole"
             ) from error
         request = requests.get()
         try:

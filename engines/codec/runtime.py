@@ -175,7 +175,7 @@ class RtRuntime(Codec[RtState]):
 
     def find_motion(self, frame: Planes420, before: Planes420) -> I32:
         """Search both pictures. See base.Codec."""
-        return find_motion(_padded_picture(frame).y, _padded_picture(before).y)
+        return find_motion(_padded_luma(frame), _padded_luma(before))
 
     def decompress(
         self, payload: bytes, state: RtState | None, *, width: int, height: int, quality: int
@@ -310,15 +310,19 @@ def _padded(emphasis: NDArray[np.int8] | None, height: int, width: int) -> I32:
 
 
 def _padded_picture(frame: Planes420) -> Picture:
-    """A copy of the planes, padded to multiples of 64 by repeating the edge."""
-    height, width = frame.y.shape
-    down, right = -height % ALIGNMENT, -width % ALIGNMENT
-    chroma = ((0, (height + down) // 2 - len(frame.u)), (0, (width + right) // 2 - len(frame.u[0])))
-    return Picture(
-        np.pad(frame.y, ((0, down), (0, right)), mode="edge"),
-        np.pad(frame.u, chroma, mode="edge"),
-        np.pad(frame.v, chroma, mode="edge"),
-    )
+    """A copy of the planes, padded to multiples of 64."""
+    luma = _padded_luma(frame)
+    half = luma.shape[0] // 2, luma.shape[1] // 2
+    return Picture(luma, _grown(frame.u, *half), _grown(frame.v, *half))
+
+
+def _padded_luma(frame: Planes420) -> U8:
+    return _grown(frame.y, *(-(-side // ALIGNMENT) * ALIGNMENT for side in frame.y.shape))
+
+
+def _grown(plane: U8, height: int, width: int) -> U8:
+    """A copy of a plane whose last row and column are repeated up to a size."""
+    return np.pad(plane, ((0, height - len(plane)), (0, width - len(plane[0]))), mode="edge")
 
 
 def _cropped(picture: Picture, width: int, height: int) -> Picture:

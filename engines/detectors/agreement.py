@@ -31,20 +31,12 @@ _IN_SIGHT = 0.5  # visibility of an actor that must be found
 
 @dataclass(slots=True)
 class Stopwatch:
-    """Milliseconds of each detection, all of it: scaling, network, decoding.
-
-    The first of a size is not counted: an engine may compile its network for it.
-    """
+    """Milliseconds of each detection, all of it: scaling, network, decoding."""
 
     times_ms: list[float] = field(default_factory=list)
-    _sizes: set[tuple[int, int]] = field(default_factory=set)
 
     def detect(self, detector: Detector, planes: Planes) -> Detections:
         """Detect, and remember how long it took."""
-        size = (planes.width, planes.height)
-        if size not in self._sizes:
-            self._sizes.add(size)
-            detector.detect(planes.y, planes.u, planes.v)
         start = time.perf_counter()
         found = detector.detect(planes.y, planes.u, planes.v)
         self.times_ms.append((time.perf_counter() - start) * 1e3)

@@ -12,9 +12,9 @@ from typing import Literal
 
 import av
 
+from streamer.encoding import Codec as Codec
 from streamer.errors import ConfigError
 
-Codec = Literal["h264", "hevc", "av1", "learned"]
 Matrix = Literal["bt601", "bt709"]
 
 TIME_BASE = Fraction(1, 90000)
